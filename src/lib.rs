@@ -1,0 +1,20 @@
+//! ravelin.
+
+pub mod auth;
+pub mod balance;
+pub mod clock;
+pub mod config;
+pub mod crypto;
+pub mod dial;
+pub mod listener;
+pub mod metrics;
+pub mod permit;
+pub mod policy;
+pub mod relay;
+pub mod route;
+pub mod session;
+pub mod shutdown;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;
+pub mod web;

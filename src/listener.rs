@@ -1,0 +1,3 @@
+//! Binds, takes a slot, accepts, one task per connection.
+
+pub mod peer;

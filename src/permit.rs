@@ -1,0 +1,173 @@
+//! Permit: what may be dialled, and until when. Only the policy can fill it.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+/// Where a device wants to go, before any address is known.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The name or address.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+}
+
+/// A name or an address; never a text that could be read as either.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Host {
+    /// An address that was written as a literal. IPv4 inside IPv6 has become IPv4.
+    Address(IpAddr),
+    /// A DNS name: lower case, no final dot, letters, digits, `-` and `_` in labels.
+    Name(Arc<str>),
+}
+
+impl Host {
+    /// Reads a name, an IPv4 literal of four decimal parts, or an IPv6 literal without brackets.
+    ///
+    /// What looks like an address but is not written strictly (`127.1`, `0x7f.0.0.1`,
+    /// `2130706433`, a zone id) is refused, as some resolvers would still understand it (R32).
+    ///
+    /// # Errors
+    ///
+    /// When the text is neither.
+    pub fn parse(text: &str) -> Result<Self, NotAHost> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let numeric = last.bytes().all(|b| b.is_ascii_digit())
+            || (last.len() > 1
+                && last.get(..2).is_some_and(|x| x.eq_ignore_ascii_case("0x"))
+                && last.bytes().skip(2).all(|b| b.is_ascii_hexdigit()));
+        let labels = name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        });
+        if name.len() > 253 || numeric || !labels {
+            return Err(NotAHost);
+        }
+        Ok(Self::Name(name.to_ascii_lowercase().into()))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A text that is neither a DNS name nor a strictly written address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither a DNS name nor an IP address")]
+pub struct NotAHost;
+
+impl Target {
+    /// Reads `host:port` or `[v6]:port`; the port is required (RFC 9110, section 9.3.6).
+    ///
+    /// # Errors
+    ///
+    /// When host or port are not written strictly, or the port is 0.
+    pub fn parse(authority: &str) -> Result<Self, NotAHost> {
+        let (host, port) = authority.rsplit_once(':').ok_or(NotAHost)?;
+        let digits = (1..=5).contains(&port.len()) && port.bytes().all(|b| b.is_ascii_digit());
+        let port = match port.parse() {
+            Ok(port) if digits && port != 0 => port,
+            _ => return Err(NotAHost),
+        };
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) => Host::Address(IpAddr::from(
+                v6.parse::<std::net::Ipv6Addr>().map_err(|_not| NotAHost)?,
+            ))
+            .canonical(),
+            None if host.contains(':') => return Err(NotAHost),
+            None => Host::parse(host)?,
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl Host {
+    fn canonical(self) -> Self {
+        match self {
+            Self::Address(address) => Self::Address(address.to_canonical()),
+            Self::Name(name) => Self::Name(name),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Proof that the policy allows something: it holds what, and `dial` connects to nothing else.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    what: What,
+    until: Option<Instant>,
+    policies: Arc<[Arc<str>]>,
+}
+
+/// What a permit allows.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// An app: any node of its pool.
+    App {
+        /// The app's name.
+        app: Arc<str>,
+        /// Its pool's name.
+        pool: Arc<str>,
+    },
+    /// These addresses, and no other, under the name they were found by.
+    Tunnel {
+        /// What the device asked for.
+        target: Target,
+        /// What it resolved to, judged.
+        addresses: Arc<[SocketAddr]>,
+    },
+}
+
+impl Permit {
+    /// A permit; `crate::policy` alone can make a [`crate::policy::Seal`].
+    pub(crate) fn new(
+        _seal: crate::policy::Seal,
+        what: What,
+        until: Option<Instant>,
+        policies: Arc<[Arc<str>]>,
+    ) -> Self {
+        Self {
+            what,
+            until,
+            policies,
+        }
+    }
+
+    /// What it allows.
+    pub fn what(&self) -> &What {
+        &self.what
+    }
+
+    /// When it ends, if it ends by itself.
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// The ids of the policies that allowed it.
+    pub fn policies(&self) -> &[Arc<str>] {
+        &self.policies
+    }
+}

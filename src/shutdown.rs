@@ -1,0 +1,107 @@
+//! Tasks: every spawned task, so that a drain waits for it, and its deadline ends it.
+
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::error;
+
+/// The tasks of one gateway, and the two signals that end them.
+///
+/// A drain first asks ([`Tasks::draining`]): accept nothing new, finish what is in hand. At its
+/// deadline [`Tasks::ending`] fires, and every task spawned here is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    ending: CancellationToken,
+}
+
+impl Tasks {
+    /// No tasks, no signal given.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a future to its end, or to the deadline of a drain. A panic in it is logged and
+    /// counted, and ends nothing else.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ending = self.ending.clone();
+        self.tracker.spawn(async move {
+            let caught = AssertUnwindSafe(future).catch_unwind();
+            if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
+                crate::metrics::count_panic();
+                error!(message = panic_message(&*panic), "a task panicked");
+            }
+        })
+    }
+
+    /// Runs work that blocks (password hashing, files) away from the runtime's workers.
+    pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.tracker.spawn_blocking(work)
+    }
+
+    /// Fires when a drain begins: accept nothing new.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Fires at the end of a drain: stop now.
+    pub fn ending(&self) -> &CancellationToken {
+        &self.ending
+    }
+
+    /// Begins a drain, waits for all tasks at most `limit`, then ends the rest.
+    ///
+    /// `true` when every task had ended by itself.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.draining.cancel();
+        self.tracker.close();
+        let complete = timeout(limit, self.tracker.wait()).await.is_ok();
+        self.ending.cancel();
+        if !complete {
+            // Cancelled tasks need a moment to run their destructors.
+            let _late = timeout(DROP_LIMIT, self.tracker.wait()).await;
+        }
+        complete
+    }
+
+    /// Sleeps, or returns `false` at once when a drain begins.
+    pub async fn pause(&self, time: Duration) -> bool {
+        self.draining
+            .run_until_cancelled(sleep(time))
+            .await
+            .is_some()
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        // The handle is not needed: the tracker waits for the task.
+        drop(self.spawn(future));
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+const DROP_LIMIT: Duration = Duration::from_secs(2);

@@ -1,0 +1,1 @@
+//! Opens a micro-VPN tunnel for a permit.

@@ -1,0 +1,1 @@
+//! Forwards one exchange to a node, over kept connections.
