@@ -10,6 +10,7 @@ pub mod listener;
 pub mod metrics;
 pub mod permit;
 pub mod policy;
+pub mod refusal;
 pub mod relay;
 pub mod route;
 pub mod session;
