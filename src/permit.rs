@@ -170,4 +170,14 @@ impl Permit {
     pub fn policies(&self) -> &[Arc<str>] {
         &self.policies
     }
+
+    /// A permit for a test of what comes after the policy.
+    #[cfg(test)]
+    pub(crate) fn for_test(what: What, until: Option<Instant>) -> Self {
+        Self {
+            what,
+            until,
+            policies: Arc::default(),
+        }
+    }
 }
