@@ -246,3 +246,6 @@ pub enum Error {
     #[error("every node of pool {0} is full")]
     Full(Arc<str>),
 }
+
+#[cfg(test)]
+mod tests;
