@@ -128,7 +128,7 @@ impl Policy {
                     }
                 }
                 Verdict::Denied(denied) => refusal = refusal.or(Some(denied)),
-                Verdict::NeedsAddress => refusal = refusal.or(Some(Denied::by_default())),
+                Verdict::NeedsAddress => refusal = refusal.or_else(|| Some(Denied::by_default())),
             }
         }
         if allowed.is_empty() {
