@@ -108,9 +108,21 @@ impl Metrics {
             Unit::Seconds,
             m.latency.clone(),
         );
-        r.register("refusals", "Refusals by stage and status", m.refusals.clone());
-        r.register("tunnels", "Open tunnels and upgraded connections", m.tunnels.clone());
-        r.register("tunnels_ended", "Tunnels that ended", m.tunnels_ended.clone());
+        r.register(
+            "refusals",
+            "Refusals by stage and status",
+            m.refusals.clone(),
+        );
+        r.register(
+            "tunnels",
+            "Open tunnels and upgraded connections",
+            m.tunnels.clone(),
+        );
+        r.register(
+            "tunnels_ended",
+            "Tunnels that ended",
+            m.tunnels_ended.clone(),
+        );
         r.register_with_unit(
             "tunnel",
             "Bytes of tunnels and upgraded connections",
@@ -126,14 +138,21 @@ impl Metrics {
             m.log_lines_lost.clone(),
         );
         r.register("node_up", "1 when a node takes requests", m.node_up.clone());
-        r.register("node_requests", "Requests a node has in hand", m.node_requests.clone());
+        r.register(
+            "node_requests",
+            "Requests a node has in hand",
+            m.node_requests.clone(),
+        );
         r.register_with_unit(
             "certificate_expiry",
             "End of a certificate's validity, since the epoch",
             Unit::Seconds,
             m.certificate_expiry.clone(),
         );
-        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        *metrics
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }
 
@@ -150,14 +169,18 @@ impl Metrics {
                 node: node.node.clone(),
             };
             self.node_up.get_or_create(&label).set(node.up.into());
-            self.node_requests.get_or_create(&label).set(clamp(node.requests as u64));
+            self.node_requests
+                .get_or_create(&label)
+                .set(clamp(node.requests as u64));
         }
         self.certificate_expiry.clear();
         for (certificate, expiry) in &reading.certificates {
             #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit an f64")]
             let expiry = *expiry as f64;
             let certificate = certificate.to_string();
-            self.certificate_expiry.get_or_create(&ByCertificate { certificate }).set(expiry);
+            self.certificate_expiry
+                .get_or_create(&ByCertificate { certificate })
+                .set(expiry);
         }
         let mut page = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

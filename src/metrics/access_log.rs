@@ -285,7 +285,10 @@ fn write_out(shared: &Shared, mut sink: Sink, path: Option<&Path>) {
     loop {
         let mut state = shared.lock();
         while state.buffer.is_empty() && !state.reopen && !state.closing {
-            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = shared
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.buffer.is_empty() && state.closing {
             return;
