@@ -11,7 +11,8 @@ use std::{
 
 use self::{
     cache::Cache,
-    set::{Resource, Set, Subject, Verdict},
+    question::{Resource, Subject},
+    set::{Set, Verdict},
 };
 use crate::{
     auth::Identity,
@@ -23,7 +24,9 @@ use crate::{
 mod cache;
 mod facts;
 mod load;
+mod question;
 mod set;
+mod slice;
 
 /// The policies in force: deny by default. A reload makes a new one.
 #[derive(Debug)]

@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::set::{Resource, Subject, Verdict};
+use super::{
+    question::{Resource, Subject},
+    set::Verdict,
+};
 
 /// Decisions by everything they depend on.
 #[derive(Debug)]

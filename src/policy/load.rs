@@ -1,7 +1,7 @@
 //! Cedar files to a [`Set`]: read, parsed, held against the schema, every problem with its place.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -13,18 +13,13 @@ use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, ValidationWarnin
 use miette::Diagnostic;
 use tracing::warn;
 
-use super::{
-    Error, facts,
-    set::{Facts, Set},
-};
+use super::{Error, facts, set::Set};
 
 /// Reads all files; nothing is used when anything is wrong.
 pub(super) fn load(files: &[PathBuf]) -> Result<Set, Vec<Error>> {
     let mut loader = Loader {
         validator: Validator::new(schema()),
-        policies: PolicySet::new(),
-        facts: HashMap::new(),
-        groups: HashSet::new(),
+        set: Set::default(),
         homes: HashMap::new(),
         problems: Vec::new(),
     };
@@ -39,7 +34,7 @@ pub(super) fn load(files: &[PathBuf]) -> Result<Set, Vec<Error>> {
         }
     }
     if loader.problems.is_empty() {
-        Ok(Set::new(loader.policies, loader.facts, loader.groups))
+        Ok(loader.set)
     } else {
         Err(loader.problems)
     }
@@ -56,9 +51,7 @@ pub(super) fn schema() -> Schema {
 
 struct Loader {
     validator: Validator,
-    policies: PolicySet,
-    facts: HashMap<Arc<str>, Facts>,
-    groups: HashSet<Box<str>>,
+    set: Set,
     /// Where each id was first seen.
     homes: HashMap<Arc<str>, String>,
     problems: Vec<Error>,
@@ -98,17 +91,12 @@ impl Loader {
             for problem in problems {
                 self.problem(file, text, offset, format!("policy {id}: {problem}"));
             }
-            let groups = policy.entity_literals().into_iter();
-            self.groups.extend(
-                groups
-                    .filter(|entity| entity.type_name().basename() == "Group")
-                    .map(|entity| Box::from(entity.id().unescaped())),
-            );
-            self.facts.insert(id, facts);
-            for set in [&mut named, &mut self.policies] {
-                if let Err(error) = set.add(policy.clone()) {
-                    self.problems.push(problem(file, text, offset, &error));
-                }
+            let added = named
+                .add(policy.clone())
+                .map_err(Box::new)
+                .and_then(|()| self.set.add(id, &policy, facts));
+            if let Err(error) = added {
+                self.problems.push(problem(file, text, offset, &*error));
             }
         }
         self.validate(file, text, &named);
