@@ -7,4 +7,7 @@
     reason = "a test that cannot set up its world must stop"
 )]
 
+mod browser;
+mod connect;
+mod reverse_proxy;
 mod support;
