@@ -9,5 +9,7 @@
 
 mod browser;
 mod connect;
+mod ldap;
+mod load;
 mod reverse_proxy;
 mod support;
