@@ -9,6 +9,7 @@
 
 mod browser;
 mod connect;
+mod http1;
 mod ldap;
 mod load;
 mod reverse_proxy;
