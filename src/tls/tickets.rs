@@ -130,7 +130,12 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn tickets(master: &MasterKey, scope: &str, lifetime: Duration, now: fn() -> Duration) -> Tickets {
+    fn tickets(
+        master: &MasterKey,
+        scope: &str,
+        lifetime: Duration,
+        now: fn() -> Duration,
+    ) -> Tickets {
         Tickets::new(master.clone(), scope, lifetime, now)
     }
 
@@ -144,7 +149,10 @@ mod tests {
         let at = |now| tickets(&master, "public", HOUR, now).decrypt(&made);
 
         assert_eq!(at(|| HOUR * 10).as_deref(), Some(&b"state"[..]));
-        assert_eq!(at(|| HOUR * 12 - Duration::from_secs(1)).as_deref(), Some(&b"state"[..]));
+        assert_eq!(
+            at(|| HOUR * 12 - Duration::from_secs(1)).as_deref(),
+            Some(&b"state"[..])
+        );
         assert_eq!(at(|| HOUR * 12), None);
         assert_eq!(at(|| HOUR * 9), None);
     }
@@ -153,11 +161,16 @@ mod tests {
     fn a_ticket_does_not_open_elsewhere() {
         let master = MasterKey::from_secret(b"shared by both");
         let now = || HOUR * 10;
-        let made = tickets(&master, "public", HOUR, now).encrypt(b"state").unwrap();
+        let made = tickets(&master, "public", HOUR, now)
+            .encrypt(b"state")
+            .unwrap();
 
         let other = MasterKey::from_secret(b"another");
         assert_eq!(tickets(&master, "devices", HOUR, now).decrypt(&made), None);
-        assert_eq!(tickets(&master, "public", HOUR / 2, || HOUR * 5).decrypt(&made), None);
+        assert_eq!(
+            tickets(&master, "public", HOUR / 2, || HOUR * 5).decrypt(&made),
+            None
+        );
         assert_eq!(tickets(&other, "public", HOUR, now).decrypt(&made), None);
     }
 
