@@ -19,9 +19,8 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use self::{
     arrival::{Arrival, Error},
@@ -196,9 +195,7 @@ impl Counts {
             Error::Closed | Error::Read { .. } => &self.silent,
             Error::Deadline { .. } => &self.refused_deadline,
             Error::NotTls { .. } | Error::Tls(_) => &self.refused_tls,
-            Error::ProxyHeader(_) | Error::ProxyUnlisted | Error::Read { .. } => {
-                &self.refused_proxy
-            }
+            Error::ProxyHeader(_) | Error::ProxyUnlisted => &self.refused_proxy,
             Error::Source { .. } => &self.refused_source,
         };
         counter.fetch_add(1, Ordering::Relaxed);

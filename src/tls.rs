@@ -42,6 +42,8 @@ pub mod certificates;
 mod gather;
 mod socket;
 mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tickets;
 
 /// TLS towards the devices of one listener.

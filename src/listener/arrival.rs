@@ -90,14 +90,13 @@ impl Arrival {
             .iter()
             .any(|network| network.contains(&seen.address.ip()));
         // A balancer's connections are counted by the devices behind it.
-        if listed {
-            if let Header::Proxied {
+        if listed
+            && let Header::Proxied {
                 source,
                 destination,
             } = read_proxy_header(&mut socket).await?
-            {
-                (seen.address, local) = (source, destination);
-            }
+        {
+            (seen.address, local) = (source, destination);
         }
         let limit = config.max_connections_per_source;
         let entered = self
@@ -137,9 +136,10 @@ impl Arrival {
             trace!(%listener, address = %seen.address, "closed without a byte");
             return;
         }
-        let unknown = match error {
-            Error::Tls(Refused::UnknownName { sni }) => sni.as_deref(),
-            _ => None,
+        let unknown = if let Error::Tls(Refused::UnknownName { sni }) = error {
+            sni.as_deref()
+        } else {
+            None
         };
         debug!(
             refusal = %refusal::Id::generate(),

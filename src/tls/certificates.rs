@@ -659,18 +659,24 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<Arc<str>> {
         .value
         .general_names
         .iter()
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(normal(name).into()),
-            _ => None,
+        .filter_map(|name| {
+            if let GeneralName::DNSName(name) = name {
+                Some(normal(name).into())
+            } else {
+                None
+            }
         })
         .collect()
 }
 
 fn kind(certified: &CertifiedKey) -> KeyKind {
-    match certified.key.algorithm() {
-        SignatureAlgorithm::ECDSA => KeyKind::Ec,
-        SignatureAlgorithm::ED25519 => KeyKind::Ed25519,
-        _ => KeyKind::Rsa,
+    let algorithm = certified.key.algorithm();
+    if algorithm == SignatureAlgorithm::ECDSA {
+        KeyKind::Ec
+    } else if algorithm == SignatureAlgorithm::ED25519 {
+        KeyKind::Ed25519
+    } else {
+        KeyKind::Rsa
     }
 }
 
