@@ -1,9 +1,11 @@
 //! ravelin.
 
+mod admin;
 pub mod auth;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod crypto;
 pub mod dial;
 pub mod listener;

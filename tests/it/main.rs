@@ -1,0 +1,10 @@
+//! The whole gateway, seen from outside: the program itself, real servers, real clients.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot set up its world must stop"
+)]
+
+mod support;
