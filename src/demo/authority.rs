@@ -185,6 +185,9 @@ mod tests {
         assert_eq!(life, 30 * 24 * 3600 + 3600);
         let constraints = certificate.name_constraints().unwrap().unwrap();
         assert!(constraints.critical);
-        assert_eq!(constraints.value.permitted_subtrees.as_ref().unwrap().len(), 4);
+        assert_eq!(
+            constraints.value.permitted_subtrees.as_ref().unwrap().len(),
+            4
+        );
     }
 }

@@ -83,9 +83,9 @@ impl Broker {
 
     fn redeem(&self, ticket: &str, now: Instant) -> bool {
         let mut tickets = self.tickets();
-        let found = tickets
-            .iter()
-            .position(|(known, end)| crypto::equal(known.as_bytes(), ticket.as_bytes()) && now < *end);
+        let found = tickets.iter().position(|(known, end)| {
+            crypto::equal(known.as_bytes(), ticket.as_bytes()) && now < *end
+        });
         found.and_then(|place| tickets.remove(place)).is_some()
     }
 

@@ -122,7 +122,10 @@ async fn bind() -> io::Result<(TcpListener, UdpSocket)> {
 async fn datagrams(tasks: Tasks, socket: UdpSocket, zone: Arc<Zone>) {
     let mut buffer = [0; MESSAGE];
     let ending = tasks.draining();
-    while let Some(received) = ending.run_until_cancelled(socket.recv_from(&mut buffer)).await {
+    while let Some(received) = ending
+        .run_until_cancelled(socket.recv_from(&mut buffer))
+        .await
+    {
         let Ok((length, peer)) = received else {
             continue;
         };

@@ -122,7 +122,8 @@ impl Folder {
         let made_by_a_demo = fs::read_to_string(self.path.join(CONFIG))
             .is_ok_and(|text| text.starts_with(super::configuration::HEADLINE));
         let known = |path: &PathBuf| path.file_name().is_some_and(is_ours);
-        if !entries.is_empty() && !(made_by_a_demo && entries.iter().all(known)) {
+        let ours = made_by_a_demo && entries.iter().all(known);
+        if !(ours || entries.is_empty()) {
             return Err(Error::NotEmpty(self.path.clone()));
         }
         // What marks the folder as a demo's goes last, so that a broken-off removal can go on.
@@ -160,7 +161,7 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
 
 /// Why the demo has no folder to work in.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Another demo works there.
     #[error("{path}: another demo is running there", path = .0.display())]
     Busy(PathBuf),

@@ -1,4 +1,4 @@
-//! Stand-in: one of two nodes that look like XenMobile from outside.
+//! Stand-in: one of two nodes that look like `XenMobile` from outside.
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 
@@ -101,7 +101,9 @@ mod tests {
 
     #[test]
     fn server_info_is_told_to_anybody_and_marks_nobody() {
-        let probe = Request::get("/zdm/cxf/public/getserverinfo").body(()).unwrap();
+        let probe = Request::get("/zdm/cxf/public/getserverinfo")
+            .body(())
+            .unwrap();
 
         let reply = Node::new("xm1").answer(&probe);
 

@@ -1,4 +1,4 @@
-//! Stand-in: a store that looks like StoreFront from outside.
+//! Stand-in: a store that looks like `StoreFront` from outside.
 
 use http::{HeaderValue, Request, StatusCode, header};
 

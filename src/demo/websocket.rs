@@ -34,7 +34,10 @@ pub(super) fn accept(mut request: Request<Incoming>, tasks: &Tasks) -> Reply {
         let mut reply = site::text(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket\n");
         let headers = reply.headers_mut();
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        );
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         return reply;
     };
