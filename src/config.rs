@@ -13,9 +13,23 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::secret::Secret;
+pub use self::{
+    load::Files,
+    problem::{Place, Problem, Problems},
+    reference::reference,
+    schema::schema,
+    secret::Secret,
+};
 
+mod file;
+mod load;
+mod problem;
+mod reference;
+mod resolve;
+mod schema;
 mod secret;
+mod tree;
+mod value;
 
 /// Everything a gateway runs on.
 #[derive(Debug)]
@@ -54,7 +68,15 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+    /// What is allowed but deserves a second look.
+    pub warnings: Problems,
+    /// Where each key stands.
+    origin: load::Origin,
 }
+
+/// The name of the authority that every demo makes for itself. A gateway that is no demo refuses
+/// certificates that bear it.
+pub const DEMO_CA: &str = "ravelin demo CA";
 
 /// One place where devices connect.
 #[derive(Debug)]
