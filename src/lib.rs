@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod crypto;
+mod demo;
 pub mod dial;
 pub mod listener;
 pub mod metrics;

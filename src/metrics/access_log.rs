@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -17,7 +17,7 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{clock, config::LogOutput, refusal};
+use crate::{clock, config::LogOutput, refusal, relay};
 
 /// What is known about one request when it ends. Every stage writes what it found out.
 #[derive(Debug, Default)]
@@ -36,6 +36,17 @@ pub struct Record {
     pub policies: Vec<Arc<str>>,
     /// Why it was refused, if it was.
     pub refused: Option<Refused>,
+    /// What a tunnel or WebSocket moved; shared with the relay that runs it.
+    pub relayed: Option<Arc<Relayed>>,
+}
+
+/// What a tunnel or WebSocket moved, and how it ended.
+#[derive(Debug, Default)]
+pub struct Relayed {
+    /// Bytes each way.
+    pub counts: Arc<relay::Counts>,
+    /// How it ended, once it has.
+    pub end: OnceLock<&'static str>,
 }
 
 /// A refusal as the log tells it; the device is told the id alone.

@@ -7,4 +7,10 @@
     reason = "a test that cannot set up its world must stop"
 )]
 
+mod browser;
+mod connect;
+mod http1;
+mod ldap;
+mod load;
+mod reverse_proxy;
 mod support;

@@ -2,8 +2,10 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod device;
 pub(crate) mod gateway;
 pub(crate) mod peers;
+pub(crate) mod world;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
