@@ -342,6 +342,7 @@ impl Upstream {
             held,
             limits: relay::Limits {
                 idle: plan.upgrade_idle,
+                half_closed: plan.upgrade_idle,
                 absolute: left,
                 block: self.block,
             },
