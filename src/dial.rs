@@ -35,6 +35,8 @@ mod networks;
 mod race;
 pub mod resolve;
 mod socket;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 /// Opens every outward connection of the gateway.
