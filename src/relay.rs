@@ -141,6 +141,10 @@ where
         if let Poll::Ready(Some(())) = self.stops.poll_next_unpin(context) {
             return Poll::Ready(End::Stopped);
         }
+        // Before the ways: they may use up what the runtime lets one task do at a time.
+        if let Poll::Ready(end) = self.poll_time(context) {
+            return Poll::Ready(end);
+        }
         let size = self.limits.block.max(PROBE);
         let turns = self
             .up
@@ -172,7 +176,10 @@ where
             self.down.moved = false;
             self.last = Instant::now();
         }
-        self.poll_time(context)
+        if self.due() < self.armed {
+            return self.poll_time(context);
+        }
+        Poll::Pending
     }
 
     fn poll_time(&mut self, context: &mut Context<'_>) -> Poll<End> {

@@ -273,6 +273,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_bytes_come_back_over_http2() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels = Arc::new(tunnels(address));
+        let tasks = tunnels.tasks.clone();
+        let (device, near) = duplex(1 << 16);
+        drop(tasks.spawn(async move {
+            let (mut backend, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = backend.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        }));
+        let opening = Arc::clone(&tunnels);
+        let service = service_fn(move |request| {
+            let tunnels = Arc::clone(&opening);
+            async move {
+                take_over(
+                    &tunnels,
+                    request,
+                    address,
+                    CancellationToken::new(),
+                    (),
+                    |_| (),
+                )
+                .await
+            }
+        });
+        let server = hyper::server::conn::http2::Builder::new(tasks.clone());
+        let serving = server.serve_connection(TokioIo::new(near), service);
+        drop(tasks.spawn(async move { drop(serving.await) }));
+
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(tasks.clone(), TokioIo::new(device))
+                .await
+                .unwrap();
+        drop(tasks.spawn(async move { drop(connection.await) }));
+        let ask = Request::connect(address.to_string())
+            .body(Body::empty())
+            .unwrap();
+        let answer = sender.send_request(ask).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+        let (mut read, mut write) = tokio::io::split(stream);
+
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut came = Vec::new();
+        let (wrote, read) = tokio::join!(
+            async {
+                write.write_all(&sent).await?;
+                write.shutdown().await
+            },
+            read.read_to_end(&mut came)
+        );
+        wrote.unwrap();
+        read.unwrap();
+        assert!(came == sent, "{} of {} bytes", came.len(), sent.len());
+    }
+
+    #[tokio::test]
     async fn the_end_of_a_session_resets_the_backend() {
         let mut world = World::open().await;
         world.device.write_all(b"part of").await.unwrap();
@@ -448,17 +507,7 @@ mod tests {
                 let (tunnels, stop) = (Arc::clone(&tunnels), stop.clone());
                 async move {
                     let done = |closed| drop(tell.send(closed));
-                    let opened = tunnels
-                        .open(&permit(address), stop, slot, done)
-                        .await
-                        .unwrap();
-                    let Answer { response, then } = opened.answer;
-                    let takeover = then.unwrap();
-                    drop(tunnels.tasks.spawn(async move {
-                        let upgraded = hyper::upgrade::on(request).await.unwrap();
-                        takeover(Stream::Http2(TokioIo::new(upgraded))).await;
-                    }));
-                    Ok::<Response<Body>, std::convert::Infallible>(response)
+                    take_over(&tunnels, request, address, stop, slot, done).await
                 }
             });
             drop(tasks.spawn(async move {
@@ -481,6 +530,25 @@ mod tests {
                 closed,
             }
         }
+    }
+
+    /// What the web stages do with the answer to CONNECT.
+    async fn take_over(
+        tunnels: &Tunnels,
+        request: Request<Incoming>,
+        address: SocketAddr,
+        ended: CancellationToken,
+        held: impl Send + 'static,
+        done: impl FnOnce(Closed) + Send + 'static,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        let opened = tunnels.open(&permit(address), ended, held, done).await;
+        let Answer { response, then } = opened.unwrap().answer;
+        let takeover = then.unwrap();
+        drop(tunnels.tasks.spawn(async move {
+            let upgraded = hyper::upgrade::on(request).await.unwrap();
+            takeover(Stream::Http2(TokioIo::new(upgraded))).await;
+        }));
+        Ok(response)
     }
 
     struct Slot(Arc<AtomicBool>);

@@ -176,6 +176,26 @@ async fn an_answer_too_long_for_udp_comes_over_tcp() {
 }
 
 #[tokio::test]
+async fn questions_start_from_the_source() {
+    let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.1.0.1")])).await;
+    let dialer = dialer(&dns, |network| {
+        network.source = Source([ip("::1"), ip("127.0.0.2")].into());
+    });
+
+    dialer.resolve(&target("name.corp.test:80")).await.unwrap();
+
+    let askers = dns.askers();
+    assert!(
+        askers.len() >= 4,
+        "both families, over UDP and TCP: {askers:?}"
+    );
+    assert!(
+        askers.iter().all(|asker| *asker == ip("127.0.0.2")),
+        "{askers:?}"
+    );
+}
+
+#[tokio::test]
 async fn one_silent_family_does_not_keep_the_other_waiting() {
     let dns = Server::start(|_, ipv6, _| {
         if ipv6 {
@@ -575,6 +595,28 @@ async fn an_intermediate_counts_for_pins_only_when_the_chain_goes_through_it() {
         refusal(&beside, with()).await,
         "its certificate has no pinned key in its chain"
     );
+}
+
+#[tokio::test]
+async fn the_first_message_fits_a_packet_unless_asked_otherwise() {
+    let authority = peer::Authority::new();
+    for post_quantum in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let tls = BackendTls {
+            post_quantum,
+            ..authority.trust()
+        };
+
+        let (_, length) = tokio::join!(refusal(&server, tls), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 5];
+            stream.read_exact(&mut head).await.unwrap();
+            u16::from_be_bytes([head[3], head[4]])
+        });
+
+        assert_eq!(length > 1200, post_quantum, "{length} bytes");
+    }
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ pub(super) enum Reply {
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
+    from: Arc<Mutex<Vec<IpAddr>>>,
 }
 
 impl Server {
@@ -58,6 +59,7 @@ impl Server {
         };
         let address = udp.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
+        let from = Arc::new(Mutex::new(Vec::new()));
         let answer = Arc::new(answer);
         let respond = {
             let asked = Arc::clone(&asked);
@@ -76,16 +78,20 @@ impl Server {
         };
 
         let over_udp = respond.clone();
+        let askers = Arc::clone(&from);
         drop(go(async move {
             let mut bytes = [0; 2048];
-            while let Ok((length, from)) = udp.recv_from(&mut bytes).await {
+            while let Ok((length, asker)) = udp.recv_from(&mut bytes).await {
+                askers.lock().unwrap().push(asker.ip());
                 if let Some(reply) = over_udp(&bytes[..length], false) {
-                    drop(udp.send_to(&reply, from).await);
+                    drop(udp.send_to(&reply, asker).await);
                 }
             }
         }));
+        let askers = Arc::clone(&from);
         drop(go(async move {
-            while let Ok((mut stream, _)) = tcp.accept().await {
+            while let Ok((mut stream, asker)) = tcp.accept().await {
+                askers.lock().unwrap().push(asker.ip());
                 while let Ok(length) = stream.read_u16().await {
                     let mut question = vec![0; usize::from(length)];
                     stream.read_exact(&mut question).await.unwrap();
@@ -96,11 +102,20 @@ impl Server {
                 }
             }
         }));
-        Self { address, asked }
+        Self {
+            address,
+            asked,
+            from,
+        }
     }
 
     pub(super) fn asked(&self, name: &str) -> bool {
         self.asked.lock().unwrap().iter().any(|asked| asked == name)
+    }
+
+    /// From which addresses questions came.
+    pub(super) fn askers(&self) -> Vec<IpAddr> {
+        self.from.lock().unwrap().clone()
     }
 
     pub(super) fn questions(&self) -> usize {
