@@ -555,6 +555,8 @@ pub enum Authorization {
 pub struct Tunnel {
     /// Without a byte either way.
     pub idle: Duration,
+    /// Without a byte once one side has closed its half.
+    pub half_closed: Duration,
     /// From its opening.
     pub absolute: Duration,
     /// Idle limits by port, for mail.
@@ -605,4 +607,18 @@ pub enum LogOutput {
     Off,
     /// Standard output.
     Stdout,
+}
+
+#[cfg(test)]
+impl System {
+    /// A system as a test needs it.
+    pub(crate) fn at(host: &str, port: u16, tls: Option<BackendTls>) -> Self {
+        Self {
+            what: format!("test {host}:{port}").into(),
+            host: crate::permit::Host::parse(host).unwrap(),
+            port,
+            source: Source::default(),
+            tls: tls.map(Arc::new),
+        }
+    }
 }

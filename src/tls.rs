@@ -44,6 +44,8 @@ mod socket;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tickets;
 
 /// TLS towards the devices of one listener.

@@ -1,8 +1,8 @@
 //! The TOML as written: one struct for each table, defaults beside them, no logic.
 //!
 //! The JSON Schema, the reference and the checks of keys and types all come from these structs.
-//! A key that must be there is an `Option` marked `required`: checking reports it when it is
-//! missing, and the rest can still be read.
+//! A key that must be there is an `Option` marked `required`, which the schema takes up into its
+//! table's list: checking reports it when it is missing, and the rest can still be read.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(super) type Named<T> = BTreeMap<String, T>;
 #[schemars(title = "ravelin.toml")]
 pub(super) struct File {
     /// The gateway's own name. Login, device tokens and tunnels live here and nowhere else.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) host: Option<DomainName>,
     /// The stand-ins of `ravelin demo` are allowed, and every listener must be on loopback.
     pub(super) demo: bool,
@@ -47,7 +47,7 @@ pub(super) struct File {
     #[schemars(extend("propertyNames" = { "format": "name" }))]
     pub(super) directory: Named<Directory>,
     /// Where tunnels and backends may go.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) network: Option<Networks>,
     /// Who resolves names.
     pub(super) dns: Dns,
@@ -60,7 +60,7 @@ pub(super) struct File {
     /// The micro-VPN.
     pub(super) tunnel: Tunnel,
     /// Who may do what.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) policy: Option<Policy>,
     /// What an operator reaches.
     pub(super) admin: Admin,
@@ -73,10 +73,10 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Listener {
     /// Addresses that it binds; with port 0 the kernel chooses one.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) addresses: Option<Vec<Address>>,
     /// Names of certificates. The first is shown when no name fits.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) certificates: Option<Vec<String>>,
     /// Bind addresses that this machine does not hold yet (VRRP).
     pub(super) freebind: bool,
@@ -132,10 +132,10 @@ pub(super) enum ClientCertificate {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Certificate {
     /// The chain (PEM), leaf first.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) chain: Option<Path>,
     /// The key (PEM), as `file:PATH`.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) key: Option<KeyFile>,
 }
 
@@ -294,7 +294,7 @@ pub(super) enum Directory {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Ldap {
     /// Servers in order of preference: `ldaps://HOST` or `ldap://HOST`.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) servers: Option<Vec<LdapUrl>>,
     /// Protect `ldap://` servers with StartTLS. `false` needs `plain_ldap`.
     pub(super) start_tls: bool,
@@ -307,13 +307,13 @@ pub(super) struct Ldap {
     /// Acceptable keys of the servers, as `sha256/` and the base64 of the SPKI's hash.
     pub(super) pins: Vec<Pin>,
     /// Distinguished name of the service account; Active Directory also takes `user@domain`.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) bind_dn: Option<Text>,
     /// Its password.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) bind_password: Option<SecretName>,
     /// Where users are searched.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) user_base: Option<Text>,
     /// What holds the name that a user types: `uid`, `sAMAccountName`, `mail`.
     pub(super) user_attribute: Attribute,
@@ -371,7 +371,7 @@ impl Default for Ldap {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Users {
     /// The file: `name:group,group:hash` lines (`ravelin hash-password` makes the hashes).
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) file: Option<Path>,
 }
 
@@ -380,7 +380,7 @@ pub(super) struct Users {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Networks {
     /// Networks that may be reached at all. There is no default.
-    #[schemars(required)]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) inside: Option<Vec<Network>>,
     /// Exact addresses and ports that are allowed although a rule of the house refuses them.
     pub(super) allow: Vec<Address>,
@@ -424,10 +424,10 @@ impl Default for Networks {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TunnelSource {
     /// The targets.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) network: Option<Network>,
     /// Addresses that tunnels to them start from.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) source: Option<Vec<Ip>>,
 }
 
@@ -469,7 +469,7 @@ impl Default for Dns {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Zone {
     /// Its servers.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) servers: Option<Vec<DnsServer>>,
     /// Addresses that queries start from; else `dns.source`.
     pub(super) source: Option<Vec<Ip>>,
@@ -480,7 +480,7 @@ pub(super) struct Zone {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Pool {
     /// The nodes: `http://HOST:PORT`, or all of them `https://HOST:PORT`.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) nodes: Option<Vec<NodeUrl>>,
     /// How the load is shared.
     pub(super) strategy: Strategy,
@@ -601,7 +601,7 @@ pub(super) enum CheckType {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Persistence {
     /// The cookie of the backend that it is learned from.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) cookie: Option<CookieName>,
     /// Forgotten when not seen for this long.
     pub(super) idle: Period,
@@ -621,12 +621,12 @@ impl Default for Persistence {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct App {
     /// The host that devices use.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) host: Option<DomainName>,
     /// Path prefix, whole segments. Apps on one host share its origin: trust them alike.
     pub(super) path: PathPrefix,
     /// Name of the pool.
-    #[schemars(required)]
+    #[schemars(extend("required" = true))]
     pub(super) pool: Option<String>,
     /// Whose credential `Authorization` is.
     pub(super) authorization: Authorization,
@@ -718,7 +718,7 @@ impl Default for Tunnel {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Policy {
     /// Cedar files, in order; `policies/*.cedar` stands for all that match, sorted.
-    #[schemars(required, length(min = 1))]
+    #[schemars(extend("required" = true), length(min = 1))]
     pub(super) files: Option<Vec<Pattern>>,
 }
 

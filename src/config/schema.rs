@@ -23,7 +23,7 @@ static SCHEMA: LazyLock<Json> = LazyLock::new(|| {
     let mut schema = settings.into_generator().into_root_schema_for::<File>();
     schema.remove("default");
     let mut schema = schema.to_value();
-    without_null(&mut schema);
+    tidy(&mut schema);
     schema
 });
 
@@ -63,6 +63,8 @@ pub(super) fn may_meet(path: &str, first: &Table, second: &Table) -> bool {
 #[derive(Default)]
 struct Checker {
     findings: Vec<Finding>,
+    /// Keys that a misspelt one was probably meant to be: they are not missing as well.
+    meant: Vec<String>,
 }
 
 impl Checker {
@@ -127,6 +129,7 @@ impl Checker {
             .filter(|key| !table.contains_key(*key))
             .map(|key| join(path, key))
             .filter(|key| !self.findings.iter().any(|f| is_at_or_below(&f.key, key)))
+            .filter(|key| !self.meant.contains(key))
             .collect();
         for key in missing {
             self.add(span, &key, "is missing".to_owned(), None);
@@ -239,6 +242,10 @@ impl Checker {
     fn unknown_key(&mut self, key: &str, span: Span, schema: &Json, path: &str) {
         let known = || properties(schema).into_iter().flat_map(Map::keys);
         let meant = nearest(key, known().map(String::as_str));
+        if let (Some(meant), Some((table, _))) = (&meant, path.rsplit_once(key)) {
+            self.meant
+                .push(join(table.trim_end_matches(['.', '"']), meant));
+        }
         let elsewhere = meant.is_none().then(|| table_with(key)).flatten();
         let message = match elsewhere {
             Some(table) => format!("is an unknown key here; there is one in {table}"),
@@ -382,10 +389,11 @@ fn table_with(key: &str) -> Option<String> {
     })
 }
 
-/// TOML has no null: options are keys that are not there.
-fn without_null(schema: &mut Json) {
+/// Takes out null, which TOML has not (options are keys that are not there), and lifts the mark of
+/// a required key to its table's list.
+fn tidy(schema: &mut Json) {
     match schema {
-        Json::Array(items) => items.iter_mut().for_each(without_null),
+        Json::Array(items) => items.iter_mut().for_each(tidy),
         Json::Object(object) => {
             if object.get("default").is_some_and(Json::is_null) {
                 object.remove("default");
@@ -407,7 +415,29 @@ fn without_null(schema: &mut Json) {
                     object.insert("anyOf".to_owned(), Json::Array(variants));
                 }
             }
-            object.values_mut().for_each(without_null);
+            let mut required = Vec::new();
+            if let Some(Json::Object(properties)) = object.get_mut("properties") {
+                for (key, property) in properties {
+                    let marked = |schema: &mut Map<String, Json>| {
+                        schema.remove("default");
+                        schema.remove("required")
+                    };
+                    if property.get("required") == Some(&Json::Bool(true))
+                        && property.as_object_mut().and_then(marked).is_some()
+                    {
+                        required.push(Json::from(key.as_str()));
+                    }
+                }
+            }
+            if !required.is_empty() {
+                let list = object
+                    .entry("required")
+                    .or_insert_with(|| Json::Array(Vec::new()));
+                if let Json::Array(list) = list {
+                    list.append(&mut required);
+                }
+            }
+            object.values_mut().for_each(tidy);
         }
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
     }

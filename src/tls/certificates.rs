@@ -324,7 +324,7 @@ pub fn check(config: &config::Config) -> Vec<(PathBuf, String)> {
 fn check_one(
     certificate: &config::Certificate,
     provider: &CryptoProvider,
-) -> impl Iterator<Item = Error> {
+) -> impl Iterator<Item = Error> + use<> {
     let loaded =
         Files::read(certificate).and_then(|files| Loaded::parse(certificate, &files, provider));
     let (loaded, error) = match loaded {
@@ -711,3 +711,179 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 const LARGEST: u64 = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+
+    use super::*;
+    use crate::tls::{provider, testing::World};
+
+    fn load(world: &World, name: &str) -> Result<Store, Error> {
+        Store::load(&[world.certificate(name)], provider())
+    }
+
+    fn problem(world: &World, name: &str) -> String {
+        let text = told(&load(world, name).unwrap_err());
+        text.replace(&format!("{}/", world.path("").display()), "")
+            .replace(&*world.path("").to_string_lossy(), "")
+    }
+
+    #[test]
+    fn every_kind_of_key_is_taken_and_its_facts_are_told() {
+        let world = World::new();
+        for (algorithm, key) in [
+            (&PKCS_ECDSA_P256_SHA256, KeyKind::Ec),
+            (&PKCS_ED25519, KeyKind::Ed25519),
+            (&PKCS_RSA_SHA256, KeyKind::Rsa),
+        ] {
+            world.issue_with(
+                "gw",
+                &["GW.test", "*.gw.test", "192.0.2.1"],
+                algorithm,
+                |params| {
+                    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+                },
+            );
+            let fact = load(&world, "gw").unwrap().facts().remove(0);
+            assert_eq!(fact.key, key);
+            assert_eq!(&*fact.certificate, "gw");
+            assert_eq!(fact.names, [Arc::from("gw.test"), Arc::from("*.gw.test")]);
+            assert_eq!(day(fact.not_before), "Wed, 01 Jan 2020 00:00:00 GMT");
+            assert_eq!(day(fact.not_after), "Tue, 01 Jan 2030 00:00:00 GMT");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_exactly_one_label() {
+        let world = World::new();
+        world.issue("gw", &["*.apps.test"], &PKCS_ECDSA_P256_SHA256);
+        let store = load(&world, "gw").unwrap();
+        assert!(store.knows("one.apps.test"));
+        assert!(!store.knows("apps.test"));
+        assert!(!store.knows("two.one.apps.test"));
+        assert!(!store.knows("apps"));
+        assert!(!store.knows(""));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let chain = fs::read(world.path("gw.pem")).unwrap();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        fs::write(world.path("gw.pem"), chain).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: gw.key does not belong to gw.pem"
+        );
+    }
+
+    #[test]
+    fn a_chain_in_the_wrong_order_is_refused() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        world.issue("other", &["other.test"], &PKCS_ECDSA_P256_SHA256);
+        let read = |name: &str| fs::read_to_string(world.path(name)).unwrap();
+        let chain = format!("{}{}", read("gw.pem"), read("other.pem"));
+        fs::write(world.path("gw.pem"), chain).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: gw.pem: certificate 2 (CN=test authority) was not issued by the one after it"
+        );
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_told_apart() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let (chain, key) = (world.path("gw.pem"), world.path("gw.key"));
+        let good_chain = fs::read(&chain).unwrap();
+
+        for (file, content, expected) in [
+            (&chain, "", "certificate gw: gw.pem holds no certificate"),
+            (
+                &chain,
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "certificate gw: gw.pem: certificate 1 is malformed: ",
+            ),
+            (
+                &chain,
+                "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n",
+                "certificate gw: gw.pem is not PEM: ",
+            ),
+            (&key, "", "certificate gw: gw.key holds no private key"),
+            (
+                &key,
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+                "certificate gw: gw.key holds no usable key: ",
+            ),
+            (
+                &key,
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "certificate gw: gw.key is encrypted; a gateway that starts by itself needs it without a password",
+            ),
+        ] {
+            fs::write(&chain, &good_chain).unwrap();
+            fs::write(file, content).unwrap();
+            let problem = problem(&world, "gw");
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+
+        fs::write(&key, vec![b' '; 2 << 20]).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: cannot read gw.key: it is larger than a mebibyte"
+        );
+        fs::remove_file(&chain).unwrap();
+        assert!(problem(&world, "gw").starts_with("certificate gw: cannot read gw.pem: "));
+    }
+
+    #[test]
+    fn dates_are_told_at_the_start_and_by_a_check() {
+        let world = World::new();
+        world.issue_with("gw", &[], &PKCS_ECDSA_P256_SHA256, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        });
+        let store = load(&world, "gw").unwrap();
+        let at = |year| SystemTime::from(rcgen::date_time_ymd(year, 6, 1));
+
+        assert!(store.outdated(at(2025)).is_empty());
+        assert!(matches!(
+            store.outdated(at(2019))[..],
+            [Error::NotYet { .. }]
+        ));
+        assert!(matches!(
+            store.outdated(at(2030))[..],
+            [Error::Expired { .. }]
+        ));
+        let nameless = check_one(&world.certificate("gw"), &provider());
+        assert!(
+            nameless
+                .last()
+                .is_some_and(|e| matches!(e, Error::Nameless { .. }))
+        );
+    }
+
+    #[test]
+    fn a_file_that_stays_wrong_is_told_once() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let store = load(&world, "gw").unwrap();
+        let now = clock::wall();
+        assert!(store.reload(now).is_empty());
+
+        fs::write(world.path("gw.key"), "").unwrap();
+        assert!(matches!(store.reload(now)[..], [Outcome::Kept(_)]));
+        assert!(store.reload(now).is_empty());
+        fs::remove_file(world.path("gw.key")).unwrap();
+        assert!(matches!(store.reload(now)[..], [Outcome::Kept(_)]));
+
+        world.issue("gw", &["new.test"], &PKCS_ECDSA_P256_SHA256);
+        assert!(matches!(store.reload(now)[..], [Outcome::Replaced(_)]));
+        assert!(store.knows("new.test") && !store.knows("gw.test"));
+        assert!(store.reload(now).is_empty());
+    }
+}

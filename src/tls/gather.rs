@@ -265,3 +265,166 @@ const RECORD: usize = 16 * 1024;
 const SLICES: usize = 16;
 /// How long an ended connection's last bytes are still tried.
 const LINGER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::tls::testing::{self, Device};
+
+    /// Writes, and flushes as hyper does, which sends nothing.
+    async fn write(half: &mut Gathering, bytes: &[u8]) {
+        half.write_all(bytes).await.unwrap();
+        half.flush().await.unwrap();
+    }
+
+    async fn flush(flusher: &Flusher) {
+        std::future::poll_fn(|context| flusher.poll_flush(context))
+            .await
+            .unwrap();
+    }
+
+    /// The lengths of the TLS records that arrive, up to the first that is longer than `limit`.
+    async fn records(device: Device, limit: usize) -> Vec<usize> {
+        let mut tcp = device.into_inner().0;
+        let mut lengths = Vec::new();
+        while lengths.last().is_none_or(|&length| length <= limit) {
+            let mut head = [0; 5];
+            tcp.read_exact(&mut head).await.unwrap();
+            let length = u16::from_be_bytes([head[3], head[4]]);
+            tcp.read_exact(&mut vec![0; length.into()]).await.unwrap();
+            lengths.push(length.into());
+        }
+        lengths
+    }
+
+    #[tokio::test]
+    async fn small_writes_leave_as_one_record_with_the_flush() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        for byte in 0..100 {
+            write(&mut half, &[byte; 100]).await;
+        }
+        flush(&flusher).await;
+
+        // The ticket comes first. A record has one byte of type and 16 of tag besides its text.
+        let lengths = records(far, 1000).await;
+        assert_eq!(lengths.len(), 2);
+        assert_eq!(lengths[1], 10_000 + 17);
+    }
+
+    #[tokio::test]
+    async fn large_writes_become_whole_records_and_keep_their_order() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
+
+        let reading = async {
+            let mut read = vec![0; bytes.len()];
+            far.read_exact(&mut read).await.unwrap();
+            read
+        };
+        let writing = async {
+            for part in bytes.chunks(16_384 + 9) {
+                write(&mut half, &part[..9]).await;
+                write(&mut half, &part[9..]).await;
+            }
+            flush(&flusher).await;
+        };
+        let (read, ()) = tokio::join!(reading, writing);
+
+        assert!(read == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_does_not_read_holds_the_writer_back() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let block = vec![7; 64 * 1024];
+        let mut written = 0;
+
+        // The kernel's buffers are finite, and so are ours.
+        while let Poll::Ready(count) = futures_util::poll!(std::future::poll_fn(|c| Pin::new(
+            &mut half
+        )
+        .poll_write(c, &block)))
+        {
+            written += count.unwrap();
+            assert!(written < 64 << 20);
+        }
+        let reading = async {
+            let mut read = vec![0; written];
+            far.read_exact(&mut read).await.unwrap();
+        };
+        tokio::join!(reading, flush(&flusher));
+    }
+
+    #[tokio::test]
+    async fn a_driven_connection_is_flushed_after_each_poll_and_at_its_end() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        let connection = async move {
+            write(&mut half, b"first").await;
+            let mut byte = [0];
+            half.read_exact(&mut byte).await.unwrap();
+            write(&mut half, b"last").await;
+            byte[0]
+        };
+        let device = async {
+            let mut bytes = [0; 5];
+            far.read_exact(&mut bytes).await.unwrap();
+            far.write_all(b"x").await.unwrap();
+            let mut rest = [0; 4];
+            far.read_exact(&mut rest).await.unwrap();
+            (bytes, rest)
+        };
+        let (output, read) = tokio::join!(flusher.drive(Box::pin(connection)), device);
+
+        assert_eq!(output, b'x');
+        assert_eq!(read, (*b"first", *b"last"));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_what_waits_and_close_notify() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, _flusher) = near.gathering();
+
+        write(&mut half, b"bye").await;
+        half.shutdown().await.unwrap();
+
+        let mut read = Vec::new();
+        // Without close_notify this would be an error.
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"bye");
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_told_to_both_halves() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        socket2::SockRef::from(far.get_ref().0)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(far);
+
+        let block = vec![7; 64 * 1024];
+        let error = loop {
+            if let Err(error) = half.write_all(&block).await {
+                break error;
+            }
+            if let Err(error) = std::future::poll_fn(|c| flusher.poll_flush(c)).await {
+                half.write_all(b"x").await.unwrap_err();
+                break error;
+            }
+        };
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ));
+    }
+}

@@ -15,12 +15,20 @@ fn curl_reaches_an_allowed_target_through_a_tunnel() {
 
     assert_eq!(got.status, 200, "{got:?}");
     assert_eq!(got.body, "welcome to the intranet\n");
-    let line = world.gateway.log_line("the tunnel's line", |line| line["kind"] == "tunnel");
+    let line = world
+        .gateway
+        .log_line("the tunnel's line", |line| line["kind"] == "tunnel");
     assert_eq!(line["user"], "alice");
     assert_eq!(line["status"], 200);
     assert_eq!(line["end"], "closed");
     assert!(line["down"].as_u64().unwrap() > 100, "{line}");
-    assert!(line["policies"].as_array().unwrap().contains(&"sales-tunnel".into()), "{line}");
+    assert!(
+        line["policies"]
+            .as_array()
+            .unwrap()
+            .contains(&"sales-tunnel".into()),
+        "{line}"
+    );
 }
 
 #[test]
@@ -32,11 +40,22 @@ fn a_denied_target_is_refused_and_the_log_finds_the_reason_by_the_refusal_id() {
 
     assert_eq!(refused.status, 403, "{refused:?}");
     let id = refusal_id(&refused.trace);
-    assert!(refused.trace.to_lowercase().contains("proxy-status:"), "{refused:?}");
-    assert!(!refused.trace.contains("no-payroll"), "the device is told the rule");
-    let line = world.gateway.log_line("the refusal", |line| line["refusal"] == id.as_str());
+    assert!(
+        refused.trace.to_lowercase().contains("proxy-status:"),
+        "{refused:?}"
+    );
+    assert!(
+        !refused.trace.contains("no-payroll"),
+        "the device is told the rule"
+    );
+    let line = world
+        .gateway
+        .log_line("the refusal", |line| line["refusal"] == id.as_str());
     assert_eq!(line["stage"], "policy");
-    assert!(line["reason"].as_str().unwrap().contains("no-payroll"), "{line}");
+    assert!(
+        line["reason"].as_str().unwrap().contains("no-payroll"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -55,7 +74,11 @@ fn a_wrong_password_and_an_unknown_user_look_the_same() {
     let wrong = world.tunnel("alice:wrong", &world.inside());
     let unknown = world.tunnel("nobody:wrong", &world.inside());
 
-    assert_eq!((wrong.status, unknown.status), (407, 407), "{wrong:?}\n{unknown:?}");
+    assert_eq!(
+        (wrong.status, unknown.status),
+        (407, 407),
+        "{wrong:?}\n{unknown:?}"
+    );
     assert_eq!(wrong.body, unknown.body);
 }
 
@@ -74,9 +97,14 @@ fn names_that_lead_home_or_to_metadata_lead_nowhere() {
     ] {
         let refused = world.tunnel(&credential, &target);
         assert!(matches!(refused.status, 403 | 502), "{target}: {refused:?}");
-        assert!(refused.body.is_empty() || !refused.body.contains("ravelin_"), "{refused:?}");
+        assert!(
+            refused.body.is_empty() || !refused.body.contains("ravelin_"),
+            "{refused:?}"
+        );
         let id = refusal_id(&refused.trace);
-        world.gateway.log_line("the refusal", |line| line["refusal"] == id.as_str());
+        world
+            .gateway
+            .log_line("the refusal", |line| line["refusal"] == id.as_str());
     }
 }
 
@@ -85,12 +113,19 @@ fn libcurl_opens_several_tunnels_on_one_http2_connection() {
     let world = World::new();
     let credential = format!("alice:{ALICE}");
 
-    let answers = tunnel_client(&world, "h2", &credential, &[&world.inside(), &world.inside()]);
+    let answers = tunnel_client(
+        &world,
+        "h2",
+        &credential,
+        &[&world.inside(), &world.inside()],
+    );
 
     for answer in &answers {
         assert_eq!(answer["body"], "welcome to the intranet\n", "{answer}");
     }
-    let line = world.gateway.log_line("an h2 tunnel", |line| line["kind"] == "tunnel");
+    let line = world
+        .gateway
+        .log_line("an h2 tunnel", |line| line["kind"] == "tunnel");
     assert_eq!(line["protocol"], "HTTP/2");
 }
 
@@ -102,34 +137,71 @@ fn a_plain_site_is_fetched_in_absolute_form_under_the_same_policy() {
     let payroll = format!("http://payroll.corp.test:{}/", world.payroll.address.port());
     let headers = format!("{}headers", world.inside());
 
-    let allowed = world.curl(&["--proxy", &proxy, "--proxy-user", &credential, &world.inside()]);
+    let allowed = world.curl(&[
+        "--proxy",
+        &proxy,
+        "--proxy-user",
+        &credential,
+        &world.inside(),
+    ]);
     let denied = world.curl(&["--proxy", &proxy, "--proxy-user", &credential, &payroll]);
-    let seen = world.curl(&["--proxy", &proxy, "--proxy-user", &credential, "--user", "site:secret", &headers]);
+    let seen = world.curl(&[
+        "--proxy",
+        &proxy,
+        "--proxy-user",
+        &credential,
+        "--user",
+        "site:secret",
+        &headers,
+    ]);
 
-    assert_eq!((allowed.status, allowed.body.as_str()), (200, "welcome to the intranet\n"), "{allowed:?}");
+    assert_eq!(
+        (allowed.status, allowed.body.as_str()),
+        (200, "welcome to the intranet\n"),
+        "{allowed:?}"
+    );
     assert_eq!(denied.status, 403, "{denied:?}");
     assert!(seen.body.contains("proxy= "), "{seen:?}");
-    assert!(seen.body.contains("auth=Basic c2l0ZTpzZWNyZXQ="), "the site's own credential is its own: {seen:?}");
+    assert!(
+        seen.body.contains("auth=Basic c2l0ZTpzZWNyZXQ="),
+        "the site's own credential is its own: {seen:?}"
+    );
 }
 
 /// The refusal id in heads or a body.
 pub(crate) fn refusal_id(text: &str) -> String {
-    let start = text.find("R-").unwrap_or_else(|| panic!("no refusal id in: {text}"));
+    let start = text
+        .find("R-")
+        .unwrap_or_else(|| panic!("no refusal id in: {text}"));
     text[start..start + 12].to_owned()
 }
 
 /// Runs libcurl's own client; one value for each URL.
-pub(crate) fn tunnel_client(world: &World, kind: &str, credential: &str, urls: &[&str]) -> Vec<serde_json::Value> {
+pub(crate) fn tunnel_client(
+    world: &World,
+    kind: &str,
+    credential: &str,
+    urls: &[&str],
+) -> Vec<serde_json::Value> {
     let output = Command::new(python())
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/tunnel.py"))
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/it/clients/tunnel.py"
+        ))
         .args([&world.url("gw.ravelin.test"), kind, credential])
         .arg(world.authority())
         .args(urls)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The Python with the clients that `make peers` installed.

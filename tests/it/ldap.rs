@@ -14,9 +14,15 @@ fn a_person_of_the_directory_reaches_what_her_group_may() {
     let alice = world.tunnel(&format!("alice:{ALICE}"), &world.inside());
     let bob = world.tunnel(&format!("bob:{BOB}"), &world.inside());
 
-    assert_eq!((alice.status, alice.body.as_str()), (200, "welcome to the intranet\n"), "{alice:?}");
+    assert_eq!(
+        (alice.status, alice.body.as_str()),
+        (200, "welcome to the intranet\n"),
+        "{alice:?}"
+    );
     assert_eq!(bob.status, 403, "bob is known, and may not: {bob:?}");
-    let line = world.gateway.log_line("bob's refusal", |line| line["user"] == "bob");
+    let line = world
+        .gateway
+        .log_line("bob's refusal", |line| line["user"] == "bob");
     assert_eq!(line["stage"], "policy");
 }
 
@@ -29,7 +35,10 @@ fn a_name_that_is_a_filter_finds_nobody() {
         assert_eq!(refused.status, 407, "{name}: {refused:?}");
     }
     let empty = world.tunnel("alice:", &world.inside());
-    assert_eq!(empty.status, 407, "an empty password must not bind: {empty:?}");
+    assert_eq!(
+        empty.status, 407,
+        "an empty password must not bind: {empty:?}"
+    );
 }
 
 #[test]
@@ -43,7 +52,9 @@ fn a_directory_that_is_down_is_503_and_not_a_wrong_password() {
     let after = world.tunnel(&format!("bob:{BOB}"), &world.inside());
     assert_eq!(after.status, 503, "{after:?}");
     let id = crate::connect::refusal_id(&after.trace);
-    let line = world.gateway.log_line("the refusal", |line| line["refusal"] == id.as_str());
+    let line = world
+        .gateway
+        .log_line("the refusal", |line| line["refusal"] == id.as_str());
     assert_eq!(line["stage"], "login", "{line}");
 }
 
@@ -56,7 +67,13 @@ fn no_password_is_in_any_log() {
 
     let logs = world.gateway.all_logs();
 
-    for secret in [ALICE, "canary-7319", "canary-user-7319", "service secret", "Y29ycmVjdCBob3JzZQ"] {
+    for secret in [
+        ALICE,
+        "canary-7319",
+        "canary-user-7319",
+        "service secret",
+        "Y29ycmVjdCBob3JzZQ",
+    ] {
         assert!(!logs.contains(secret), "{secret} is in a log");
     }
 }
@@ -72,7 +89,8 @@ fn directory() -> (World, Peer) {
         std::fs::copy(&ca, site.path("directory-ca.pem")).unwrap();
         site.write("ldap-secret", "service secret\n");
         let secret = site.path("ldap-secret");
-        std::fs::set_permissions(secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(secret, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
         format!(
             "[directory.corp]\ntype = \"ldap\"\nservers = [\"ldaps://{}\"]\nca = \"directory-ca.pem\"\n\
              bind_dn = \"cn=ravelin,dc=corp,dc=test\"\nbind_password = \"file:ldap-secret\"\n\

@@ -18,7 +18,9 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_tunnels_at_once_move_their_bytes_intact() {
     let echo = echo().await;
-    let world = World::build(&[echo], |_| "[tunnel]\nmax_per_session = 2000\nopens_per_second = 2000\n".into());
+    let world = World::build(&[echo], |_| {
+        "[tunnel]\nmax_per_session = 2000\nopens_per_second = 2000\n".into()
+    });
     let device = Device::new(world.gateway.address, &world.authority(), &[]);
     let credential = format!("alice:{ALICE}");
 
@@ -63,7 +65,9 @@ async fn a_stop_under_load_loses_no_byte_of_a_request_already_accepted() {
     std::fs::write(files.join("big.bin"), &bytes).unwrap();
     let device = Device::new(world.gateway.address, &world.authority(), &[]);
     let basic = data_encoding::BASE64.encode(format!("alice:{ALICE}").as_bytes());
-    let request = format!("GET /files/big.bin HTTP/1.1\r\nHost: intranet.apps.test\r\nAuthorization: Basic {basic}\r\n\r\n");
+    let request = format!(
+        "GET /files/big.bin HTTP/1.1\r\nHost: intranet.apps.test\r\nAuthorization: Basic {basic}\r\n\r\n"
+    );
 
     let mut answers = JoinSet::new();
     for _ in 0..50 {
@@ -99,7 +103,9 @@ pub(crate) async fn echo() -> SocketAddr {
 
 /// 64 KiB that no other number has.
 fn block(number: u32) -> Vec<u8> {
-    (0..16_384_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ number.wrapping_mul(0x9e37)).to_be_bytes()).collect()
+    (0..16_384_u32)
+        .flat_map(|i| (i.wrapping_mul(2_654_435_761) ^ number.wrapping_mul(0x9e37)).to_be_bytes())
+        .collect()
 }
 
 const TUNNELS: u32 = 1000;

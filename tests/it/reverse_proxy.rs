@@ -39,8 +39,19 @@ fn what_a_device_claims_about_itself_does_not_reach_the_backend() {
     let credential = format!("alice:{ALICE}");
 
     let got = world.curl(&[
-        "--user", &credential, "--header", "X-Forwarded-For: 10.9.8.7", "--header", "X_Forwarded_For: 10.9.8.7",
-        "--header", "x-forwarded-proto: http", "--header", "X-Citrix-Via: evil", "--header", "Connection: X-Forwarded-For", &url,
+        "--user",
+        &credential,
+        "--header",
+        "X-Forwarded-For: 10.9.8.7",
+        "--header",
+        "X_Forwarded_For: 10.9.8.7",
+        "--header",
+        "x-forwarded-proto: http",
+        "--header",
+        "X-Citrix-Via: evil",
+        "--header",
+        "Connection: X-Forwarded-For",
+        &url,
     ]);
 
     assert!(got.body.contains("xff=127.0.0.1 "), "{got:?}");
@@ -52,7 +63,12 @@ fn what_a_device_claims_about_itself_does_not_reach_the_backend() {
 fn the_same_site_is_open_over_http2() {
     let world = World::new();
 
-    let got = world.curl(&["--http2", "--user", &format!("alice:{ALICE}"), &world.url("intranet.apps.test")]);
+    let got = world.curl(&[
+        "--http2",
+        "--user",
+        &format!("alice:{ALICE}"),
+        &world.url("intranet.apps.test"),
+    ]);
 
     assert_eq!(got.status, 200, "{got:?}");
     assert!(got.trace.contains("using HTTP/2"), "{got:?}");
@@ -67,7 +83,9 @@ fn an_app_that_no_policy_allows_looks_like_one_that_does_not_exist() {
 
     assert_eq!(denied.status, 403, "{denied:?}");
     let id = crate::connect::refusal_id(&denied.body);
-    let line = world.gateway.log_line("the refusal", |line| line["refusal"] == id.as_str());
+    let line = world
+        .gateway
+        .log_line("the refusal", |line| line["refusal"] == id.as_str());
     assert_eq!(line["user"], "bob");
 }
 
@@ -75,7 +93,11 @@ fn an_app_that_no_policy_allows_looks_like_one_that_does_not_exist() {
 fn an_unknown_host_is_421() {
     let world = World::new();
 
-    let got = world.curl(&["--user", &format!("alice:{ALICE}"), &world.url("other.apps.test")]);
+    let got = world.curl(&[
+        "--user",
+        &format!("alice:{ALICE}"),
+        &world.url("other.apps.test"),
+    ]);
 
     assert_eq!(got.status, 421, "{got:?}");
 }
@@ -83,7 +105,11 @@ fn an_unknown_host_is_421() {
 #[test]
 fn a_large_file_and_a_range_arrive_whole() {
     let world = World::new();
-    let bytes: Vec<u8> = (0..20_000_000_u32).flat_map(|i| i.to_be_bytes()).skip(1).step_by(3).collect();
+    let bytes: Vec<u8> = (0..20_000_000_u32)
+        .flat_map(|i| i.to_be_bytes())
+        .skip(1)
+        .step_by(3)
+        .collect();
     let files = world.intranet.directory().join("root/files");
     std::fs::create_dir(&files).unwrap();
     std::fs::write(files.join("big.bin"), &bytes).unwrap();
@@ -92,12 +118,34 @@ fn a_large_file_and_a_range_arrive_whole() {
     let url = world.url("intranet.apps.test") + "/files/big.bin";
 
     for version in ["--http1.1", "--http2"] {
-        let got = world.curl(&[version, "--user", &credential, "--output", out.to_str().unwrap(), &url]);
+        let got = world.curl(&[
+            version,
+            "--user",
+            &credential,
+            "--output",
+            out.to_str().unwrap(),
+            &url,
+        ]);
         assert_eq!(got.status, 200, "{got:?}");
-        assert!(std::fs::read(&out).unwrap() == bytes, "{version}: the file differs");
-        let part = world.curl(&[version, "--user", &credential, "--range", "1000-1999", "--output", out.to_str().unwrap(), &url]);
+        assert!(
+            std::fs::read(&out).unwrap() == bytes,
+            "{version}: the file differs"
+        );
+        let part = world.curl(&[
+            version,
+            "--user",
+            &credential,
+            "--range",
+            "1000-1999",
+            "--output",
+            out.to_str().unwrap(),
+            &url,
+        ]);
         assert_eq!(part.status, 206, "{part:?}");
-        assert!(std::fs::read(&out).unwrap() == bytes[1000..2000], "{version}: the range differs");
+        assert!(
+            std::fs::read(&out).unwrap() == bytes[1000..2000],
+            "{version}: the range differs"
+        );
     }
 }
 
@@ -116,7 +164,10 @@ fn a_device_stays_on_the_node_whose_cookie_it_carries() {
     }
     let others: Vec<String> = (0..6).map(|_| world.curl(&[&url]).body).collect();
 
-    assert!(others.iter().any(|body| *body != first), "without a cookie the load is shared: {others:?}");
+    assert!(
+        others.iter().any(|body| *body != first),
+        "without a cookie the load is shared: {others:?}"
+    );
 }
 
 #[test]
@@ -134,9 +185,16 @@ fn a_device_moves_on_when_its_node_dies_and_the_node_comes_back_into_use() {
     one.kill();
 
     let moved = world.curl(&["--cookie", jar, &url]);
-    assert_eq!((moved.status, moved.body.as_str()), (200, "two\n"), "{moved:?}");
+    assert_eq!(
+        (moved.status, moved.body.as_str()),
+        (200, "two\n"),
+        "{moved:?}"
+    );
     eventually("the metric to say that the node is down", || {
-        let name = format!("ravelin_node_up{{pool=\"xm\",node=\"https://{}\"}}", one.address);
+        let name = format!(
+            "ravelin_node_up{{pool=\"xm\",node=\"https://{}\"}}",
+            one.address
+        );
         (world.gateway.metric(&name)? == 0.0).then_some(())
     });
 }
@@ -149,20 +207,27 @@ fn a_backend_that_is_down_is_503_or_502_with_an_id_and_one_that_dies_midway_brea
         drop(stream.read(&mut head));
         drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"));
     });
-    let world = World::build(&[dead, halfway], |_| format!(
-        "[pool.dead]\nnodes = [\"http://{dead}\"]\ncheck = {{ type = \"none\" }}\n\
+    let world = World::build(&[dead, halfway], |_| {
+        format!(
+            "[pool.dead]\nnodes = [\"http://{dead}\"]\ncheck = {{ type = \"none\" }}\n\
          [pool.half]\nnodes = [\"http://{halfway}\"]\ncheck = {{ type = \"none\" }}\n\
          [app.dead]\nhost = \"store.apps.test\"\npool = \"dead\"\nauthorization = \"backend\"\n\
          [app.half]\nhost = \"xm.apps.test\"\npool = \"half\"\nauthorization = \"backend\"\n"
-    ));
+        )
+    });
 
     let down = world.curl(&[&world.url("store.apps.test")]);
     let broken = world.curl(&[&world.url("xm.apps.test")]);
 
     assert!(matches!(down.status, 502 | 503), "{down:?}");
     let id = crate::connect::refusal_id(&down.body);
-    world.gateway.log_line("the refusal", |line| line["refusal"] == id.as_str());
-    assert_eq!(broken.code, 18, "curl must notice that the answer is cut: {broken:?}");
+    world
+        .gateway
+        .log_line("the refusal", |line| line["refusal"] == id.as_str());
+    assert_eq!(
+        broken.code, 18,
+        "curl must notice that the answer is cut: {broken:?}"
+    );
 }
 
 /// A pool of two nodes on TLS that set `ACNODEID`.
@@ -187,15 +252,23 @@ fn node(name: &str) -> Peer {
     let authority = crate::support::certificates::Authority::new(certificates.path(), "nodes-ca");
     let pair = authority.issue("node", &["xm.corp.test"]);
     let peer = peers::nginx(
-        &format!("location /health {{ return 200 ok; }} location / {{ add_header Set-Cookie \"ACNODEID={name}; Path=/; Secure\"; return 200 \"{name}\\n\"; }}"),
+        &format!(
+            "location /health {{ return 200 ok; }} location / {{ add_header Set-Cookie \"ACNODEID={name}; Path=/; Secure\"; return 200 \"{name}\\n\"; }}"
+        ),
         Some(&pair),
     );
-    std::fs::copy(certificates.path().join("nodes-ca.pem"), peer.directory().join("nodes-ca.pem")).unwrap();
+    std::fs::copy(
+        certificates.path().join("nodes-ca.pem"),
+        peer.directory().join("nodes-ca.pem"),
+    )
+    .unwrap();
     peer
 }
 
 /// A backend that does what `answer` does with each connection.
-pub(crate) fn raw_backend(answer: impl Fn(std::net::TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn raw_backend(
+    answer: impl Fn(std::net::TcpStream) + Send + Sync + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);

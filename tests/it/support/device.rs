@@ -2,7 +2,10 @@
 
 use std::{fs::File, io::BufReader, net::SocketAddr, path::Path, sync::Arc};
 
-use rustls::{ClientConfig, RootCertStore, pki_types::{CertificateDer, ServerName, pem::PemObject}};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -54,7 +57,9 @@ impl Device {
     pub(crate) async fn tunnel(&self, target: &str, credential: &str) -> Connection {
         let mut connection = self.connect("gw.ravelin.test").await;
         let basic = data_encoding::BASE64.encode(credential.as_bytes());
-        let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {basic}\r\n\r\n");
+        let request = format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {basic}\r\n\r\n"
+        );
         connection.write_all(request.as_bytes()).await.unwrap();
         let head = read_head(&mut connection).await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -66,7 +71,9 @@ impl Device {
 pub(crate) async fn read_head(connection: &mut Connection) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let byte = tokio::time::timeout(DEADLINE, connection.read_u8()).await.expect("a head in time");
+        let byte = tokio::time::timeout(DEADLINE, connection.read_u8())
+            .await
+            .expect("a head in time");
         match byte {
             Ok(byte) => head.push(byte),
             Err(_) => break,
@@ -79,6 +86,8 @@ pub(crate) async fn read_head(connection: &mut Connection) -> String {
 pub(crate) async fn read_all(connection: &mut Connection) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A gateway that closes without close_notify after an error is heard out all the same.
-    let _end = tokio::time::timeout(DEADLINE, connection.read_to_end(&mut bytes)).await.expect("an end in time");
+    let _end = tokio::time::timeout(DEADLINE, connection.read_to_end(&mut bytes))
+        .await
+        .expect("an end in time");
     bytes
 }

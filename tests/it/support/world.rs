@@ -43,7 +43,10 @@ impl World {
         ]);
         policy(&site, POLICY);
         let more = more(&site);
-        let allow: String = allow.iter().map(|address| format!(", \"{address}\"")).collect();
+        let allow: String = allow
+            .iter()
+            .map(|address| format!(", \"{address}\""))
+            .collect();
         let toml = format!(
             "{base}\n[network]\ninside = [\"127.0.0.0/8\", \"169.254.0.0/16\"]\nallow = [\"{i}\", \"{p}\"{allow}]\n\
              [dns]\nservers = [\"{d}\"]\n\
@@ -77,7 +80,14 @@ impl World {
     /// Runs curl through the tunnel, with Basic.
     pub(crate) fn tunnel(&self, credential: &str, url: &str) -> Curl {
         let proxy = self.url("gw.ravelin.test");
-        self.curl(&["--proxy", &proxy, "--proxytunnel", "--proxy-user", credential, url])
+        self.curl(&[
+            "--proxy",
+            &proxy,
+            "--proxytunnel",
+            "--proxy-user",
+            credential,
+            url,
+        ])
     }
 
     /// `https://HOST:PORT` of the gateway.
@@ -87,7 +97,10 @@ impl World {
 
     /// `http://intranet.corp.test:PORT/`: what tunnels are for.
     pub(crate) fn inside(&self) -> String {
-        format!("http://intranet.corp.test:{}/", self.intranet.address.port())
+        format!(
+            "http://intranet.corp.test:{}/",
+            self.intranet.address.port()
+        )
     }
 }
 
