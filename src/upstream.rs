@@ -195,13 +195,7 @@ impl Upstream {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
         let connection = match self.connection(plan, &lease, &shelf, &load, reuse).await {
             Ok(connection) => connection,
-            Err(error) => {
-                return Err(Failure {
-                    error,
-                    again: Again::Other,
-                    load: Some(load),
-                });
-            }
+            Err(error) => return Err(Failure::before(error, load)),
         };
         let bodyless = load.body.is_end_stream();
         let login = head::carries_connection_login(&load.headers);
@@ -311,7 +305,9 @@ impl Upstream {
         let connected = match self.dialer.node(plan.permit, pool, system).await {
             Ok(connected) => connected,
             Err(source) => {
-                plan.pool.failed(node, &source, clock::now());
+                if !is_permits(&source) {
+                    plan.pool.failed(node, &source, clock::now());
+                }
                 return Err(Error::Connect {
                     node: Arc::clone(node.name()),
                     source,
@@ -599,6 +595,11 @@ impl Connection {
     }
 }
 
+/// The permit forbids it: no node is to blame, and no other would do.
+fn is_permits(error: &dial::Error) -> bool {
+    matches!(error, dial::Error::Expired | dial::Error::Permit)
+}
+
 /// A try that failed.
 struct Failure {
     error: Error,
@@ -607,6 +608,19 @@ struct Failure {
 }
 
 impl Failure {
+    /// No connection: nothing was sent.
+    fn before(error: Error, load: Load) -> Self {
+        let again = match &error {
+            Error::Connect { source, .. } if is_permits(source) => Again::No,
+            _ => Again::Other,
+        };
+        Self {
+            error,
+            again,
+            load: Some(load),
+        }
+    }
+
     fn last(error: Error) -> Self {
         Self {
             error,

@@ -93,7 +93,7 @@ async fn once(dialer: &Dialer, node: &Node, kind: &CheckKind) -> Result<(), Erro
             expect_status,
             expect_body,
         } => {
-            let connected = dialer.system(&node.http1).await?;
+            let connected = dialer.probe(&node.http1).await?;
             let host = host.clone().unwrap_or_else(|| authority(&node.system));
             let request = Request::get(path.as_str())
                 .header(header::HOST, HeaderValue::try_from(host)?)
@@ -104,9 +104,9 @@ async fn once(dialer: &Dialer, node: &Node, kind: &CheckKind) -> Result<(), Erro
             ask(connected.stream, request, expect_status, text).await
         }
         CheckKind::None => Ok(()),
-        CheckKind::Tcp => Ok(dialer.system(&node.system.without_tls()).await.map(drop)?),
+        CheckKind::Tcp => Ok(dialer.probe(&node.system.without_tls()).await.map(drop)?),
         CheckKind::Tls if node.system.tls().is_none() => Err(Error::NotTls),
-        CheckKind::Tls => Ok(dialer.system(&node.system).await.map(drop)?),
+        CheckKind::Tls => Ok(dialer.probe(&node.system).await.map(drop)?),
     }
 }
 

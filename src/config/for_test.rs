@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    App, Authorization, BackendTls, Check, CheckKind, ClientCertificate, Limits, Listener, Network,
-    Persistence, Pool, Source, Strategy, System,
+    App, Authorization, BackendTls, Check, CheckKind, Limits, Network, Persistence, Pool, Source,
+    Strategy, System,
 };
 use crate::permit::Target;
 
@@ -62,22 +62,6 @@ pub(crate) fn app(name: &str, pool: Arc<Pool>) -> App {
         max_body: 1 << 20,
         retries: 1,
     }
-}
-
-/// A listener that nothing binds.
-pub(crate) fn listener() -> Arc<Listener> {
-    Arc::new(Listener {
-        name: "test".into(),
-        addresses: Vec::new(),
-        freebind: false,
-        proxy_protocol_from: Vec::new(),
-        certificates: Vec::new(),
-        client_certificate: ClientCertificate::None,
-        strict_sni: false,
-        tunnels: false,
-        max_connections: 10,
-        max_connections_per_source: 10,
-    })
 }
 
 /// A network with the defaults of the configuration and short limits.
