@@ -105,6 +105,7 @@ impl Demo {
             folder: self.folder.path(),
             temporary: self.folder.is_temporary(),
             program: &program,
+            proxied: PROXIES.iter().any(|name| std::env::var_os(name).is_some()),
             root: std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0),
         };
         Ok(lines::text(&self.facts, &extras, colour))
@@ -210,6 +211,15 @@ pub(crate) enum Error {
     #[error("setting up TLS of a stand-in")]
     Tls(#[source] rustls::Error),
 }
+
+/// What curl and browsers read.
+const PROXIES: [&str; 5] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+];
 
 const END: Duration = Duration::from_secs(1);
 

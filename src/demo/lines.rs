@@ -15,6 +15,8 @@ pub(super) struct Extras<'a> {
     pub(super) temporary: bool,
     /// The program that runs, to be called again.
     pub(super) program: &'a Path,
+    /// The environment names a proxy, which cannot know the demo's hosts.
+    pub(super) proxied: bool,
     /// Chromium's sandbox refuses to work for root.
     pub(super) root: bool,
 }
@@ -100,7 +102,11 @@ impl Shell<'_> {
                 "For the administrator",
                 "Metrics, sessions, and what the configuration means.",
                 vec![
-                    vec![format!("curl -s {}/metrics", self.facts.admin)],
+                    vec![format!(
+                        "curl -s{} {}/metrics",
+                        self.direct(),
+                        self.facts.admin
+                    )],
                     vec![
                         self.program("sessions"),
                         format!("--control {}", path(&self.facts.control)),
@@ -125,6 +131,9 @@ impl Shell<'_> {
             ),
             format!("--ignore-certificate-errors-spki-list={}", self.extras.pin),
         ];
+        if self.extras.proxied {
+            words.push("--no-proxy-server".to_owned());
+        }
         if self.extras.root {
             words.push("--no-sandbox".to_owned());
         }
@@ -189,11 +198,20 @@ impl Shell<'_> {
     }
 
     fn curl(&self, before: &str) -> Vec<String> {
+        let direct = self.direct();
         vec![
-            format!("{before}curl -s"),
+            format!("{before}curl -s{direct}"),
             format!("--cacert {}", path(&self.facts.ca)),
             format!("--resolve {}", quote(&self.resolve())),
         ]
+    }
+
+    fn direct(&self) -> &'static str {
+        if self.extras.proxied {
+            " --noproxy '*'"
+        } else {
+            ""
+        }
     }
 
     /// Every name at the gateway's port is the gateway.
