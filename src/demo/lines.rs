@@ -7,6 +7,10 @@ use super::facts::{Facts, Person};
 /// What only the printed text needs to know.
 #[derive(Debug)]
 pub(super) struct Extras<'a> {
+    /// The browser that is installed here.
+    pub(super) browser: Option<&'static str>,
+    /// There is a screen to show a browser on.
+    pub(super) display: bool,
     /// The hash by which a browser knows the gateway's certificate.
     pub(super) pin: &'a str,
     /// The demo's folder.
@@ -63,7 +67,7 @@ impl Shell<'_> {
         vec![
             (
                 "A browser of its own",
-                "Chromium with a fresh profile; log in as alice.",
+                self.about_browser(),
                 vec![self.chromium()],
             ),
             (
@@ -120,9 +124,17 @@ impl Shell<'_> {
         ]
     }
 
+    fn about_browser(&self) -> &'static str {
+        match (self.extras.browser, self.extras.display) {
+            (Some(_), true) => "With a fresh profile, nothing installed; log in as alice.",
+            (Some(_), false) => "No screen here, so it takes a picture: login.png in the folder.",
+            (None, _) => "Not installed here: `apt install chromium` first.",
+        }
+    }
+
     fn chromium(&self) -> Vec<String> {
         let mut words = vec![
-            "chromium".to_owned(),
+            self.extras.browser.unwrap_or("chromium").to_owned(),
             format!("--user-data-dir={}", self.file("chromium")),
             "--no-first-run".to_owned(),
             format!(
@@ -133,6 +145,10 @@ impl Shell<'_> {
         ];
         if self.extras.proxied {
             words.push("--no-proxy-server".to_owned());
+        }
+        if !self.extras.display {
+            let picture = self.file("login.png");
+            words.push(format!("--headless=new --screenshot={picture}"));
         }
         if self.extras.root {
             words.push("--no-sandbox".to_owned());
