@@ -102,26 +102,30 @@ impl Shell<'_> {
                     self.as_alice(self.node_twice(Some(self.file("node.cookies")))),
                 ],
             ),
-            (
-                "For the administrator",
-                "Metrics, sessions, and what the configuration means.",
-                vec![
-                    vec![format!(
-                        "curl -s{} {}/metrics",
-                        self.direct(),
-                        self.facts.admin
-                    )],
-                    vec![
-                        self.program("sessions"),
-                        format!("--control {}", path(&self.facts.control)),
-                    ],
-                    vec![
-                        self.program("check"),
-                        format!("-c {}", path(&self.facts.config)),
-                    ],
-                ],
-            ),
+            self.administration(),
         ]
+    }
+
+    fn administration(&self) -> Section {
+        (
+            "For the administrator",
+            "Metrics, sessions, and what the configuration means.",
+            vec![
+                vec![format!(
+                    "curl -s{} {}/metrics",
+                    self.direct(),
+                    self.facts.admin
+                )],
+                vec![
+                    self.program("sessions"),
+                    format!("--control {}", path(&self.facts.control)),
+                ],
+                vec![
+                    self.program("check"),
+                    format!("-c {}", path(&self.facts.config)),
+                ],
+            ],
+        )
     }
 
     fn about_browser(&self) -> &'static str {
