@@ -22,6 +22,8 @@ pub use self::{
 };
 
 mod file;
+#[cfg(test)]
+pub(crate) mod for_test;
 mod load;
 mod problem;
 mod reference;
@@ -317,6 +319,31 @@ impl System {
     /// How TLS to it is verified, if it speaks TLS.
     pub fn tls(&self) -> Option<&Arc<BackendTls>> {
         self.tls.as_ref()
+    }
+
+    /// The same system, HTTP/2 not offered: for what only HTTP/1.1 can carry.
+    #[must_use]
+    pub fn without_http2(&self) -> Self {
+        let mut system = self.clone();
+        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.http2) {
+            system.tls = Some(Arc::new(BackendTls {
+                authorities: tls.authorities.clone(),
+                name: tls.name.clone(),
+                pins: tls.pins.clone(),
+                http2: false,
+                post_quantum: tls.post_quantum,
+            }));
+        }
+        system
+    }
+
+    /// The same system without TLS: for a probe that only asks whether the port is open.
+    #[must_use]
+    pub fn without_tls(&self) -> Self {
+        Self {
+            tls: None,
+            ..self.clone()
+        }
     }
 }
 
