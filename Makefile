@@ -17,7 +17,8 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
 	    awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
-run: build-tools ## the demo: gateway and everything around it, on loopback; Ctrl-C ends it
+run: ## the demo: gateway and everything around it, on loopback; Ctrl-C ends it
+	@sh tests/peers.sh run
 	cargo build --locked --bin ravelin
 	cargo run --locked --quiet -- demo $(ARGS)
 

@@ -100,11 +100,15 @@ impl Demo {
         let json = serde_json::to_vec_pretty(&self.facts).map_err(Error::Facts)?;
         self.folder.write("demo.json", &json)?;
         let program = std::env::current_exe().unwrap_or_else(|_unknown| PathBuf::from("ravelin"));
+        let set = |names: &[&str]| names.iter().any(|name| std::env::var_os(name).is_some());
         let extras = Extras {
+            browser: BROWSERS.into_iter().find(|name| installed(name)),
+            display: set(&["DISPLAY", "WAYLAND_DISPLAY"]),
             pin: &self.pin,
             folder: self.folder.path(),
             temporary: self.folder.is_temporary(),
             program: &program,
+            proxied: set(&PROXIES),
             root: std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0),
         };
         Ok(lines::text(&self.facts, &extras, colour))
@@ -115,6 +119,12 @@ impl Demo {
         // Whether they ended by themselves matters to nobody.
         let _complete = self.tasks.drain(END).await;
     }
+}
+
+/// Whether a shell would find this program.
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// An address on loopback that nobody listens on.
@@ -210,6 +220,23 @@ pub(crate) enum Error {
     #[error("setting up TLS of a stand-in")]
     Tls(#[source] rustls::Error),
 }
+
+/// Names of one and the same browser.
+const BROWSERS: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// What curl and browsers read.
+const PROXIES: [&str; 5] = [
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+];
 
 const END: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs that the tests talk to, or with `build` what building needs.
+# Installs the programs that the tests talk to; with `build` or `run` only what those need.
 # Says what is there and what is missing; does nothing when all is there.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,6 +9,9 @@ PATH=$PATH:/usr/sbin:/sbin
 BUILD="
 cc:gcc libc6-dev:C and assembly of the crypto library
 cmake:cmake:the same, where no ready-made build fits
+"
+RUN="
+curl:curl:the commands that the demo prints
 "
 PEERS="
 curl:curl:client, proxy client over HTTP/1.1
@@ -31,6 +34,7 @@ ensurepip:python3-venv:keeps them in .peers/venv
 main() {
     case "${1:-}" in
     build) install_missing "$BUILD" quiet ;;
+    run) install_missing "$BUILD$RUN" quiet ;;
     *)
         echo "The tests talk to these programs:"
         install_missing "$PEERS" loud

@@ -196,7 +196,7 @@ pub(super) const CONFIG: &str = "ravelin.toml";
 pub(super) const CONTROL: &str = "control.sock";
 
 /// Everything that a demo, or a line that it prints, leaves in its folder.
-const ENTRIES: [&str; 11] = [
+const ENTRIES: [&str; 12] = [
     "access.log",
     "certs",
     "chromium",
@@ -205,6 +205,7 @@ const ENTRIES: [&str; 11] = [
     CONTROL,
     "cookies",
     "demo.json",
+    "login.png",
     "node.cookies",
     "policies",
     "users",

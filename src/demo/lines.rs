@@ -7,6 +7,10 @@ use super::facts::{Facts, Person};
 /// What only the printed text needs to know.
 #[derive(Debug)]
 pub(super) struct Extras<'a> {
+    /// The browser that is installed here.
+    pub(super) browser: Option<&'static str>,
+    /// There is a screen to show a browser on.
+    pub(super) display: bool,
     /// The hash by which a browser knows the gateway's certificate.
     pub(super) pin: &'a str,
     /// The demo's folder.
@@ -15,6 +19,8 @@ pub(super) struct Extras<'a> {
     pub(super) temporary: bool,
     /// The program that runs, to be called again.
     pub(super) program: &'a Path,
+    /// The environment names a proxy, which cannot know the demo's hosts.
+    pub(super) proxied: bool,
     /// Chromium's sandbox refuses to work for root.
     pub(super) root: bool,
 }
@@ -61,7 +67,7 @@ impl Shell<'_> {
         vec![
             (
                 "A browser of its own",
-                "Chromium with a fresh profile; log in as alice.",
+                self.about_browser(),
                 vec![self.chromium()],
             ),
             (
@@ -96,27 +102,43 @@ impl Shell<'_> {
                     self.as_alice(self.node_twice(Some(self.file("node.cookies")))),
                 ],
             ),
-            (
-                "For the administrator",
-                "Metrics, sessions, and what the configuration means.",
-                vec![
-                    vec![format!("curl -s {}/metrics", self.facts.admin)],
-                    vec![
-                        self.program("sessions"),
-                        format!("--control {}", path(&self.facts.control)),
-                    ],
-                    vec![
-                        self.program("check"),
-                        format!("-c {}", path(&self.facts.config)),
-                    ],
-                ],
-            ),
+            self.administration(),
         ]
+    }
+
+    fn administration(&self) -> Section {
+        (
+            "For the administrator",
+            "Metrics, sessions, and what the configuration means.",
+            vec![
+                vec![format!(
+                    "curl -s{} {}/metrics",
+                    self.direct(),
+                    self.facts.admin
+                )],
+                vec![
+                    self.program("sessions"),
+                    format!("--control {}", path(&self.facts.control)),
+                ],
+                vec![
+                    self.program("check"),
+                    format!("-c {}", path(&self.facts.config)),
+                ],
+            ],
+        )
+    }
+
+    fn about_browser(&self) -> &'static str {
+        match (self.extras.browser, self.extras.display) {
+            (Some(_), true) => "With a fresh profile, nothing installed; log in as alice.",
+            (Some(_), false) => "No screen here, so it takes a picture: login.png in the folder.",
+            (None, _) => "Not installed here: `apt install chromium` first.",
+        }
     }
 
     fn chromium(&self) -> Vec<String> {
         let mut words = vec![
-            "chromium".to_owned(),
+            self.extras.browser.unwrap_or("chromium").to_owned(),
             format!("--user-data-dir={}", self.file("chromium")),
             "--no-first-run".to_owned(),
             format!(
@@ -125,6 +147,13 @@ impl Shell<'_> {
             ),
             format!("--ignore-certificate-errors-spki-list={}", self.extras.pin),
         ];
+        if self.extras.proxied {
+            words.push("--no-proxy-server".to_owned());
+        }
+        if !self.extras.display {
+            let picture = self.file("login.png");
+            words.push(format!("--headless=new --screenshot={picture}"));
+        }
         if self.extras.root {
             words.push("--no-sandbox".to_owned());
         }
@@ -189,11 +218,20 @@ impl Shell<'_> {
     }
 
     fn curl(&self, before: &str) -> Vec<String> {
+        let direct = self.direct();
         vec![
-            format!("{before}curl -s"),
+            format!("{before}curl -s{direct}"),
             format!("--cacert {}", path(&self.facts.ca)),
             format!("--resolve {}", quote(&self.resolve())),
         ]
+    }
+
+    fn direct(&self) -> &'static str {
+        if self.extras.proxied {
+            " --noproxy '*'"
+        } else {
+            ""
+        }
     }
 
     /// Every name at the gateway's port is the gateway.
