@@ -13,11 +13,25 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::secret::Secret;
+pub use self::{
+    load::Files,
+    problem::{Place, Problem, Problems},
+    reference::reference,
+    schema::schema,
+    secret::Secret,
+};
 
+mod file;
 #[cfg(test)]
 pub(crate) mod for_test;
+mod load;
+mod problem;
+mod reference;
+mod resolve;
+mod schema;
 mod secret;
+mod tree;
+mod value;
 
 /// Everything a gateway runs on.
 #[derive(Debug)]
@@ -56,7 +70,15 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+    /// What is allowed but deserves a second look.
+    pub warnings: Problems,
+    /// Where each key stands.
+    origin: load::Origin,
 }
+
+/// The name of the authority that every demo makes for itself. A gateway that is no demo refuses
+/// certificates that bear it.
+pub const DEMO_CA: &str = "ravelin demo CA";
 
 /// One place where devices connect.
 #[derive(Debug)]
@@ -533,6 +555,8 @@ pub enum Authorization {
 pub struct Tunnel {
     /// Without a byte either way.
     pub idle: Duration,
+    /// Without a byte once one side has closed its half.
+    pub half_closed: Duration,
     /// From its opening.
     pub absolute: Duration,
     /// Idle limits by port, for mail.
@@ -583,4 +607,18 @@ pub enum LogOutput {
     Off,
     /// Standard output.
     Stdout,
+}
+
+#[cfg(test)]
+impl System {
+    /// A system as a test needs it.
+    pub(crate) fn at(host: &str, port: u16, tls: Option<BackendTls>) -> Self {
+        Self {
+            what: format!("test {host}:{port}").into(),
+            host: crate::permit::Host::parse(host).unwrap(),
+            port,
+            source: Source::default(),
+            tls: tls.map(Arc::new),
+        }
+    }
 }

@@ -35,6 +35,8 @@ mod networks;
 mod race;
 pub mod resolve;
 mod socket;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 
 /// Opens every outward connection of the gateway.
@@ -81,7 +83,7 @@ impl Dialer {
         addresses.extend(dns.servers.iter().chain(zones).map(SocketAddr::ip));
         let dialer = Self {
             networks: Arc::new(Networks::new(network, addresses)),
-            names: Arc::new(Names::new(dns)),
+            names: Arc::new(Names::new(dns, &network.source)),
             clients: tls::Clients::new(tasks.clone()),
             options: Options {
                 connect_timeout: network.connect_timeout,

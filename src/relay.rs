@@ -141,6 +141,10 @@ where
         if let Poll::Ready(Some(())) = self.stops.poll_next_unpin(context) {
             return Poll::Ready(End::Stopped);
         }
+        // Before the ways: they may use up what the runtime lets one task do at a time.
+        if let Poll::Ready(end) = self.poll_time(context) {
+            return Poll::Ready(end);
+        }
         let size = self.limits.block.max(PROBE);
         let turns = self
             .up
@@ -172,7 +176,10 @@ where
             self.down.moved = false;
             self.last = Instant::now();
         }
-        self.poll_time(context)
+        if self.due() < self.armed {
+            return self.poll_time(context);
+        }
+        Poll::Pending
     }
 
     fn poll_time(&mut self, context: &mut Context<'_>) -> Poll<End> {
@@ -436,3 +443,379 @@ const BLOCKS_A_TURN: usize = 4;
 const RELEASE: Duration = Duration::from_secs(1);
 
 const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        net::{TcpListener, TcpStream},
+        task::JoinHandle,
+        time::timeout,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_side_may_close_its_half_first() {
+        for device_first in [true, false] {
+            let mut world = World::start(LONG).await;
+            let (first, second) = if device_first {
+                (&mut world.device, &mut world.backend)
+            } else {
+                (&mut world.backend, &mut world.device)
+            };
+
+            first.write_all(b"last words").await.unwrap();
+            first.shutdown().await.unwrap();
+            assert_eq!(read_all(second).await, b"last words");
+            second.write_all(b"still here").await.unwrap();
+            second.write_all(b", and done").await.unwrap();
+            second.shutdown().await.unwrap();
+            assert_eq!(read_all(first).await, b"still here, and done");
+
+            let (up, down) = if device_first { (10, 20) } else { (20, 10) };
+            let counts = Arc::clone(&world.counts);
+            assert!(world.end().await.is_complete());
+            assert_eq!(counts.up.load(Ordering::Relaxed), up);
+            assert_eq!(counts.down.load(Ordering::Relaxed), down);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn large_flows_arrive_intact_both_ways_at_once() {
+        const LENGTH: usize = 64 << 20;
+        let world = World::start(LONG).await;
+        let counts = Arc::clone(&world.counts);
+        let (device_read, device_write) = world.device.into_split();
+        let (backend_read, backend_write) = world.backend.into_split();
+
+        let flows = tokio::join!(
+            go(send_pattern(device_write, 1, LENGTH)),
+            go(send_pattern(backend_write, 7, LENGTH)),
+            go(check_pattern(backend_read, 1)),
+            go(check_pattern(device_read, 7)),
+        );
+
+        flows.0.unwrap();
+        flows.1.unwrap();
+        assert_eq!(flows.2.unwrap(), LENGTH);
+        assert_eq!(flows.3.unwrap(), LENGTH);
+        assert!(world.relay.await.unwrap().is_complete());
+        assert_eq!(counts.up.load(Ordering::Relaxed), LENGTH as u64);
+        assert_eq!(counts.down.load(Ordering::Relaxed), LENGTH as u64);
+    }
+
+    #[tokio::test]
+    async fn messages_of_every_size_come_back() {
+        let world = World::start(LONG).await;
+        let (mut device, mut backend) = (world.device, world.backend);
+        let echo = go(async move {
+            let (mut read, mut write) = backend.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        });
+
+        for length in [
+            1,
+            100,
+            PROBE - 1,
+            PROBE,
+            PROBE + 1,
+            65_535,
+            65_536,
+            65_537,
+            300_000,
+        ] {
+            let sent: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let mut back = vec![0; length];
+            let (mut read, mut write) = device.split();
+            let (wrote, came) = tokio::join!(write.write_all(&sent), read.read_exact(&mut back));
+            wrote.unwrap();
+            came.unwrap();
+            assert!(sent == back, "{length} bytes");
+        }
+        device.shutdown().await.unwrap();
+        echo.await.unwrap();
+
+        assert!(world.relay.await.unwrap().is_complete());
+    }
+
+    #[tokio::test]
+    async fn a_side_that_does_not_read_stops_the_other() {
+        let (mut device, near) = duplex(1 << 10);
+        let (far, backend) = duplex(1 << 10);
+        let counts = Arc::new(Counts::default());
+        let relaying = spawn_relay(near, far, LONG, Arc::clone(&counts));
+
+        // What is taken in: both pipes and one block, however much is offered.
+        let block = vec![1; LONG.block];
+        let mut taken = 0;
+        while let Ok(wrote) = timeout(PATIENCE, device.write(&block)).await {
+            taken += wrote.unwrap();
+        }
+
+        assert!(
+            taken <= LONG.block + 2 * 1024,
+            "{taken} bytes were taken in"
+        );
+        assert_eq!(counts.up.load(Ordering::Relaxed), 1 << 10);
+        drop((device, backend));
+        assert!(matches!(relaying.await.unwrap(), End::Broken(_)));
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_the_relay_and_is_told() {
+        let mut world = World::start(LONG).await;
+        world.device.write_all(b"hello").await.unwrap();
+        let mut hello = [0; 5];
+        world.backend.read_exact(&mut hello).await.unwrap();
+
+        world.backend.set_zero_linger().unwrap();
+        drop(world.backend);
+
+        let end = world.relay.await.unwrap();
+        assert!(
+            matches!(&end, End::Broken(error)
+            if error.kind() == io::ErrorKind::ConnectionReset),
+            "{end:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_delivered_though_the_backend_refuses_more() {
+        let mut world = World::start(LONG).await;
+        // Answers without reading, closes with unread bytes, and so resets.
+        world.device.write_all(&[0; 1000]).await.unwrap();
+        world.backend.readable().await.unwrap();
+        world.backend.write_all(b"no, thank you").await.unwrap();
+        drop(world.backend);
+
+        let mut answer = Vec::new();
+        drop(world.device.write_all(&[0; 100_000]).await);
+        // Its end is an error or an end of file; the answer was before it.
+        drop(world.device.read_to_end(&mut answer).await);
+
+        assert_eq!(answer, b"no, thank you");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_it_and_bytes_put_the_end_off() {
+        let (mut device, near) = duplex(1 << 10);
+        let (far, mut backend) = duplex(1 << 10);
+        let limits = Limits {
+            idle: Duration::from_secs(10),
+            ..LONG
+        };
+        let began = Instant::now();
+        let relaying = spawn_relay(near, far, limits, Arc::default());
+
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        device.write_all(b"x").await.unwrap();
+        backend.read_u8().await.unwrap();
+
+        assert!(matches!(relaying.await.unwrap(), End::Idle));
+        assert_eq!(began.elapsed().as_secs(), 17);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_closed_relay_has_its_own_limit() {
+        let (mut device, near) = duplex(1 << 10);
+        let (far, _backend) = duplex(1 << 10);
+        let limits = Limits {
+            half_closed: Duration::from_secs(3),
+            ..LONG
+        };
+        let began = Instant::now();
+        let relaying = spawn_relay(near, far, limits, Arc::default());
+
+        device.shutdown().await.unwrap();
+
+        assert!(matches!(relaying.await.unwrap(), End::Idle));
+        assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_relay_ends_at_its_absolute_limit() {
+        let (mut device, near) = duplex(1 << 10);
+        let (far, mut backend) = duplex(1 << 10);
+        let limits = Limits {
+            idle: Duration::from_secs(10),
+            absolute: Duration::from_secs(60),
+            ..LONG
+        };
+        let began = Instant::now();
+        let relaying = spawn_relay(near, far, limits, Arc::default());
+
+        let chatter = go(async move {
+            let mut tick = [0; 4];
+            while device.write_all(b"tick").await.is_ok()
+                && backend.read_exact(&mut tick).await.is_ok()
+            {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+
+        assert!(matches!(relaying.await.unwrap(), End::Absolute));
+        assert_eq!(began.elapsed().as_secs(), 60);
+        chatter.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn either_token_stops_it() {
+        for chosen in 0..2 {
+            let (_device, near) = duplex(1 << 10);
+            let (far, _backend) = duplex(1 << 10);
+            let stops = [CancellationToken::new(), CancellationToken::new()];
+            let mine = stops.clone();
+            let relaying =
+                go(async move { relay(near, far, LONG, &mine, &Counts::default()).await });
+
+            stops[chosen].cancel();
+
+            assert!(matches!(relaying.await.unwrap(), End::Stopped));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_held_while_nothing_moves() {
+        let (mut device, near) = duplex(1 << 20);
+        let (far, mut backend) = duplex(1 << 20);
+        let start = Instant::now();
+        let mut relay = Relay {
+            device: near,
+            backend: far,
+            up: Way::default(),
+            down: Way::default(),
+            limits: LONG,
+            stops: FuturesUnordered::new(),
+            last: start,
+            absolute: after(start, LONG.absolute),
+            armed: after(start, LONG.idle),
+            timer: Box::pin(sleep_until(after(start, LONG.idle))),
+        };
+        let counts = Counts::default();
+
+        device.write_all(&vec![1; 200_000]).await.unwrap();
+        let waiting = timeout(
+            Duration::from_millis(10),
+            poll_fn(|c| relay.poll(c, &counts)),
+        );
+        assert!(waiting.await.is_err());
+        assert!(relay.up.block.is_some(), "a busy relay keeps its block");
+        backend.read_exact(&mut vec![0; 200_000]).await.unwrap();
+        let waiting = timeout(RELEASE * 2, poll_fn(|c| relay.poll(c, &counts)));
+        assert!(waiting.await.is_err());
+        assert!(relay.up.block.is_none(), "an idle one holds none");
+
+        device.write_all(b"short").await.unwrap();
+        let waiting = timeout(
+            Duration::from_millis(10),
+            poll_fn(|c| relay.poll(c, &counts)),
+        );
+        assert!(waiting.await.is_err());
+        assert!(relay.up.block.is_none(), "a short message needs none");
+        assert_eq!(counts.up.load(Ordering::Relaxed), 200_005);
+    }
+
+    /// Device and backend on real sockets, the relay between them.
+    struct World {
+        device: TcpStream,
+        backend: TcpStream,
+        counts: Arc<Counts>,
+        relay: JoinHandle<End>,
+    }
+
+    impl World {
+        async fn start(limits: Limits) -> Self {
+            let (device, near) = connection().await;
+            let (far, backend) = connection().await;
+            let counts = Arc::new(Counts::default());
+            let relay = spawn_relay(near, far, limits, Arc::clone(&counts));
+            Self {
+                device,
+                backend,
+                counts,
+                relay,
+            }
+        }
+
+        async fn end(self) -> End {
+            self.relay.await.unwrap()
+        }
+    }
+
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let connect = TcpStream::connect(listener.local_addr().unwrap());
+        let (connected, accepted) = tokio::join!(connect, listener.accept());
+        (connected.unwrap(), accepted.unwrap().0)
+    }
+
+    fn spawn_relay<A, B>(
+        device: A,
+        backend: B,
+        limits: Limits,
+        counts: Arc<Counts>,
+    ) -> JoinHandle<End>
+    where
+        A: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        B: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        go(async move { relay(device, backend, limits, &[], &counts).await })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for its own tasks")]
+    fn go<F>(future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        tokio::spawn(future)
+    }
+
+    async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        bytes
+    }
+
+    async fn send_pattern(mut to: impl AsyncWrite + Unpin, seed: u8, length: usize) {
+        let mut sent = 0;
+        while sent < length {
+            let part = 70_001.min(length - sent);
+            let bytes: Vec<u8> = (sent..sent + part).map(|i| pattern(i, seed)).collect();
+            to.write_all(&bytes).await.unwrap();
+            sent += part;
+        }
+        to.shutdown().await.unwrap();
+    }
+
+    async fn check_pattern(mut from: impl AsyncRead + Unpin, seed: u8) -> usize {
+        let mut seen = 0;
+        let mut bytes = vec![0; 100_000];
+        loop {
+            let read = from.read(&mut bytes).await.unwrap();
+            if read == 0 {
+                return seen;
+            }
+            for byte in &bytes[..read] {
+                assert_eq!(*byte, pattern(seen, seed));
+                seen += 1;
+            }
+        }
+    }
+
+    fn pattern(place: usize, seed: u8) -> u8 {
+        ((place ^ (place >> 8) ^ (place >> 16)) as u8).wrapping_add(seed)
+    }
+
+    const LONG: Limits = Limits {
+        idle: Duration::from_secs(600),
+        half_closed: Duration::from_secs(600),
+        absolute: Duration::from_secs(3600),
+        block: 64 << 10,
+    };
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+}

@@ -102,16 +102,17 @@ impl Networks {
         if METADATA.contains(&address) {
             return Err("a metadata service");
         }
+        match address {
+            IpAddr::V4(v4) => judge_v4(v4)?,
+            IpAddr::V6(v6) => judge_v6(v6)?,
+        }
         if self.own.load().contains(&address) || self.public.contains(&address) {
             return Err("the gateway's own");
         }
         if self.systems.load().contains(&address) {
             return Err("a server of the gateway");
         }
-        match address {
-            IpAddr::V4(v4) => judge_v4(v4),
-            IpAddr::V6(v6) => judge_v6(v6),
-        }
+        Ok(())
     }
 
     fn judge_inside(&self, address: IpAddr) -> Result<(), &'static str> {

@@ -35,24 +35,22 @@ pub(super) struct Names {
 
 impl Names {
     /// For the servers of a configuration. `/etc/hosts` and `/etc/resolv.conf` are not read.
-    pub(super) fn new(dns: &Dns) -> Self {
+    ///
+    /// Queries start from the zone's source, else from that of DNS, else from `source`.
+    pub(super) fn new(dns: &Dns, source: &Source) -> Self {
         let mut zones: Vec<_> = dns
             .zones
             .iter()
             .map(|zone| {
-                let source = if zone.source.0.is_empty() {
-                    &dns.source
-                } else {
-                    &zone.source
-                };
-                let resolver = resolver(&zone.servers, source, dns);
+                let sources = [&zone.source, &dns.source, source];
+                let resolver = resolver(&zone.servers, &sources, dns);
                 (Arc::clone(&zone.suffix), resolver)
             })
             .collect();
         zones.sort_by_key(|(suffix, _)| Reverse(suffix.len()));
         Self {
             zones,
-            default: resolver(&dns.servers, &dns.source, dns),
+            default: resolver(&dns.servers, &[&dns.source, source], dns),
             // One query and one more try; hickory's own limits are for each of its steps.
             limit: dns.timeout.saturating_mul(2),
         }
@@ -207,13 +205,17 @@ pub(super) fn order(addresses: &[IpAddr], has_ipv6: bool) -> Vec<IpAddr> {
     ordered
 }
 
-fn resolver(servers: &[SocketAddr], source: &Source, dns: &Dns) -> Result<TokioResolver, NetError> {
+fn resolver(
+    servers: &[SocketAddr],
+    sources: &[&Source],
+    dns: &Dns,
+) -> Result<TokioResolver, NetError> {
     let servers = servers
         .iter()
         .map(|server| {
-            let bind = source
-                .0
+            let bind = sources
                 .iter()
+                .flat_map(|source| source.0.iter())
                 .find(|source| source.is_ipv4() == server.is_ipv4())
                 .map(|source| SocketAddr::new(*source, 0));
             let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
