@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub use self::{body::Ended, upgrade::Upgrade};
+pub use self::{body::Ended, plain::Fetched, upgrade::Upgrade};
 use self::{
     body::{Progress, Receiving, Sending},
     connection::{Connection, Held, Owner, Settings},
@@ -40,6 +40,7 @@ use crate::{
 mod body;
 mod connection;
 mod head;
+mod plain;
 mod pool;
 mod retry;
 mod upgrade;

@@ -62,7 +62,9 @@ impl Decoder {
                     if buffer.is_empty() {
                         return Ok(Piece::More);
                     }
-                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                    let length = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(buffer.len());
                     let data = buffer.split_to(length).freeze();
                     *left = left.saturating_sub(data.len() as u64);
                     if *left == 0 {
@@ -125,7 +127,8 @@ impl Decoder {
             .position(|byte| !byte.is_ascii_hexdigit())
             .unwrap_or(line.len());
         let (size, extension) = line.split_at_checked(digits).ok_or(Error::Size)?;
-        if !matches!(size.len(), 1..=SIZE_DIGITS) || !matches!(extension.first(), None | Some(b';')) {
+        if !matches!(size.len(), 1..=SIZE_DIGITS) || !matches!(extension.first(), None | Some(b';'))
+        {
             return Err(Error::Size);
         }
         if !extension

@@ -61,7 +61,9 @@ pub(super) async fn serve<H: Handler>(
     let mut first = true;
     loop {
         if !first {
-            timer.as_mut().reset(Instant::now() + connection.limits.idle);
+            timer
+                .as_mut()
+                .reset(Instant::now() + connection.limits.idle);
         }
         if !wire.awaken(timer.as_mut(), drained.as_mut()).await {
             break;
@@ -260,12 +262,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Answers what could not become a request; nothing after it can be trusted.
-    async fn refuse(
-        &self,
-        wire: &mut Wire,
-        mut timer: Pin<&mut Sleep>,
-        refusal: &Refusal,
-    ) -> End {
+    async fn refuse(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, refusal: &Refusal) -> End {
         let facts = Facts {
             head: false,
             connect: false,
@@ -285,7 +282,11 @@ impl<H: Handler> Connection<H> {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
                 Poll::Pending => {
                     let slow = io.patience.poll(context, timer.as_mut(), true, 0);
-                    if slow { Poll::Ready(false) } else { Poll::Pending }
+                    if slow {
+                        Poll::Ready(false)
+                    } else {
+                        Poll::Pending
+                    }
                 }
             }
         });
@@ -346,7 +347,9 @@ impl Io<'_> {
             return sent;
         }
         if self.poll_device(context, timer.as_mut(), false).is_ready() {
-            return Poll::Ready(Err(Failure::Device(io::ErrorKind::ConnectionAborted.into())));
+            return Poll::Ready(Err(Failure::Device(
+                io::ErrorKind::ConnectionAborted.into(),
+            )));
         }
         let blocked = !self.output.is_empty();
         let waiting = blocked || self.upload.is_waiting();
@@ -367,7 +370,9 @@ impl Io<'_> {
         }
         let upload = &mut self.upload;
         let wire = &mut *self.wire;
-        timer.as_mut().reset(Instant::now() + LINGER.min(limits.body_progress));
+        timer
+            .as_mut()
+            .reset(Instant::now() + LINGER.min(limits.body_progress));
         let mut left = limits.drain_bytes;
         poll_fn(|context| {
             if let Poll::Ready(complete) = upload.poll_drain(context, wire, &mut left) {
