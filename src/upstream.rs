@@ -514,15 +514,8 @@ impl<'a> Plan<'a> {
             idempotent: repeatable.is_some(),
         };
         let source = error.into_error();
-        let error = if body::cause(&source).is_some() {
-            Error::Device { source }
-        } else if source.is_parse() || source.is_parse_too_large() {
-            Error::Protocol { node, source }
-        } else {
-            Error::Lost { node, source }
-        };
         Box::new(Failure {
-            error,
+            error: Error::of(node, source),
             again: failed.again(),
             load: returned.or(repeatable),
         })
@@ -616,10 +609,8 @@ struct Failure {
 impl Failure {
     /// No connection: nothing was sent.
     fn before(error: Error, load: Load) -> Box<Self> {
-        let again = match &error {
-            Error::Connect { source, .. } if is_permits(source) => Again::No,
-            _ => Again::Other,
-        };
+        let permits = matches!(&error, Error::Connect { source, .. } if is_permits(source));
+        let again = if permits { Again::No } else { Again::Other };
         Box::new(Self {
             error,
             again,
@@ -697,6 +688,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// What hyper's error means: whose fault it is.
+    fn of(node: Arc<str>, source: hyper::Error) -> Self {
+        if body::cause(&source).is_some() {
+            Self::Device { source }
+        } else if source.is_parse() || source.is_parse_too_large() {
+            Self::Protocol { node, source }
+        } else {
+            Self::Lost { node, source }
+        }
+    }
+
     /// Why the request's body ended early, when that is what failed.
     pub fn body(&self) -> Option<&web::body::Error> {
         match self {

@@ -84,7 +84,7 @@ impl Upstream {
         let sent = connection.sender.try_send_request(request);
         let answer = match first_byte(sent, progress.as_deref(), idle).await {
             Ok(answer) => answer,
-            Err(SendError::Failed(error)) => return Err(lost(error.into_error())),
+            Err(SendError::Failed(error)) => return Err(Error::of(site, error.into_error())),
             Err(SendError::Silent(limit)) => return Err(silent(limit)),
         };
         let broken = |why| Error::Framing {
@@ -119,6 +119,8 @@ fn origin_form(request: Request<Body>) -> Result<Request<Sending>, Error> {
     let target = parts.uri.into_parts();
     let authority = target
         .authority
+        // A user's name and password in it are not the site's business.
+        .filter(|authority| !authority.as_str().contains('@'))
         .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
         .ok_or(Error::Unforwardable("a host that is none"))?;
     head::strip_hop_by_hop(&mut parts.headers);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::StreamBody;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::world::{
-    Counter, World, answer, body, field, get, head, nobody, node, post, raw_device, read, secure,
-    steady, until,
+    Counter, World, all, answer, body, field, get, head, nobody, node, post, raw_device, read,
+    secure, steady, until,
 };
 use super::{Error, Served, Upgrade, body::Ended};
 use crate::{
@@ -266,7 +266,7 @@ async fn an_answer_that_breaks_off_is_an_error_and_never_tried_again() {
     .await;
     let world = World::new(&[address]);
     let answer = world.send(get("/")).await.unwrap().response;
-    let error = answer.into_body().collect().await.unwrap_err();
+    let error = all(answer).await.unwrap_err();
     assert!(matches!(error, web::body::Error::Backend(_)), "{error:?}");
     assert_eq!(connections.get(), 1);
     until(|| world.pool.nodes()[0].in_hand() == 0).await;
@@ -285,7 +285,7 @@ async fn a_node_that_falls_silent_in_its_answer_is_given_up() {
     let mut world = World::new(&[address]);
     world.app.progress = Duration::from_millis(50);
     let answer = world.send(get("/")).await.unwrap().response;
-    let error = answer.into_body().collect().await.unwrap_err();
+    let error = all(answer).await.unwrap_err();
     let web::body::Error::Backend(cause) = error else {
         panic!("{error:?}");
     };
@@ -310,14 +310,10 @@ async fn the_end_of_a_session_ends_its_answers_and_waits() {
     let answer = world.upstream.forward(exchange).await.unwrap().response;
     let mut exchange = world.exchange(get("/waits"));
     exchange.stop = vec![ended.clone()];
-    let (read, waited, ()) = tokio::join!(
-        answer.into_body().collect(),
-        world.upstream.forward(exchange),
-        async {
-            until(|| world.pool.nodes()[0].in_hand() == 2).await;
-            ended.cancel();
-        }
-    );
+    let (read, waited, ()) = tokio::join!(all(answer), world.upstream.forward(exchange), async {
+        until(|| world.pool.nodes()[0].in_hand() == 2).await;
+        ended.cancel();
+    });
     assert!(matches!(read, Err(web::body::Error::Backend(_))));
     assert!(matches!(waited, Err(Error::Stopped)));
     until(|| world.pool.nodes()[0].in_hand() == 0).await;
@@ -473,7 +469,7 @@ async fn trailers_pass() {
         .await
         .unwrap()
         .response;
-    let collected = answer.into_body().collect().await.unwrap();
+    let collected = all(answer).await.unwrap();
     assert_eq!(collected.trailers().unwrap()["x-sum"], "1");
     assert_eq!(collected.to_bytes(), "data");
 }
@@ -746,7 +742,7 @@ async fn requests_share_an_http2_connection() {
     let grpc = http::HeaderValue::from_static("application/grpc");
     request.headers_mut().insert("content-type", grpc);
     let answer = world.send(request).await.unwrap().response;
-    let collected = answer.into_body().collect().await.unwrap();
+    let collected = all(answer).await.unwrap();
     assert_eq!(collected.trailers().unwrap()["x-te"], "trailers");
     assert_eq!(collected.to_bytes(), "HTTP/2.0 0 https://app.test/ body");
 }
