@@ -139,7 +139,7 @@ impl Upstream {
     }
 
     async fn tries(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
-        let (plan, mut load) = Plan::new(exchange)?;
+        let (plan, mut load) = Plan::new(exchange).map_err(Error::Unforwardable)?;
         let mut tried = Vec::new();
         let mut failed: u32 = 0;
         let mut reuse = true;
@@ -374,13 +374,13 @@ struct Load {
 }
 
 impl<'a> Plan<'a> {
-    fn new(exchange: Exchange<'a>) -> Result<(Self, Load), Error> {
+    fn new(exchange: Exchange<'a>) -> Result<(Self, Load), &'static str> {
         let Exchange { app, upgrade, .. } = exchange;
         let (parts, mut body) = exchange.request.into_parts();
         let method = match (upgrade, parts.method) {
             (Some(_), _) => Method::GET,
             // The node's 2xx would make raw bytes of what follows (R18).
-            (None, Method::CONNECT) => return Err(Error::Unforwardable("CONNECT")),
+            (None, Method::CONNECT) => return Err("CONNECT"),
             (None, method) => method,
         };
         if upgrade.is_some() {
@@ -388,7 +388,7 @@ impl<'a> Plan<'a> {
         }
         let authority = app.upstream_host.as_deref().unwrap_or(exchange.authority);
         let Ok(authority) = Authority::try_from(authority) else {
-            return Err(Error::Unforwardable("a host that is none"));
+            return Err("a host that is none");
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::StreamBody;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -808,4 +808,49 @@ async fn a_node_with_another_certificate_is_not_trusted() {
 
 fn pool_address(pool: &crate::config::Pool) -> String {
     format!("{}:{}", pool.nodes[0].host(), pool.nodes[0].port())
+}
+
+#[tokio::test]
+async fn a_plain_site_is_asked_in_origin_form_on_a_connection_of_its_own() {
+    let tasks = Tasks::new();
+    let address = node(&tasks, |number, mut stream| async move {
+        while let Some(head) = head(&mut stream).await {
+            body(&mut stream, &head).await;
+            answer(&mut stream, "200 OK", &format!("{number} {head}")).await;
+        }
+    })
+    .await;
+    let world = World::new(&[address]);
+    let ask = async |uri: &str, body: Body| {
+        let request = Request::get(uri)
+            .header("host", "other.test")
+            .header("proxy-connection", "keep-alive")
+            .header("content-length", body.size_hint().exact().unwrap_or(5))
+            .body(body);
+        let idle = Duration::from_secs(5);
+        let permit = world.tunnel_permit(address);
+        let stop = vec![CancellationToken::new()];
+        world
+            .upstream
+            .plain(&permit, request.unwrap(), idle, stop)
+            .await
+    };
+    for number in 0..2 {
+        let fetched = ask("http://site.test/x?y", Body::empty()).await.unwrap();
+        assert_eq!(fetched.address, address);
+        let (_, text) = read(fetched.answer.response).await;
+        let expected =
+            format!("{number} GET /x?y HTTP/1.1\r\nhost: site.test\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(text, expected);
+    }
+    let error = ask("http://user:password@site.test/", Body::empty())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unforwardable(_)));
+    let broken = futures_util::stream::iter([Err(web::body::Error::TooLarge(1))]);
+    let error = ask("http://site.test/", Body::stream(StreamBody::new(broken))).await;
+    assert!(matches!(
+        error.unwrap_err().body(),
+        Some(web::body::Error::TooLarge(1))
+    ));
 }

@@ -24,7 +24,7 @@ use crate::{
     balance,
     config::{self, Dns, Source, for_test},
     dial::Dialer,
-    permit::{Host, Permit, What},
+    permit::{Host, Permit, Target, What},
     relay::Counts,
     shutdown::Tasks,
     web::{Answer, Body, Stream, body},
@@ -107,6 +107,17 @@ impl World {
             stop: Vec::new(),
             counts: Arc::new(Counts::default()),
         }
+    }
+
+    pub(super) fn tunnel_permit(&self, address: SocketAddr) -> Permit {
+        let what = What::Tunnel {
+            target: Target {
+                host: Host::Address(address.ip()),
+                port: address.port(),
+            },
+            addresses: [address].into(),
+        };
+        Permit::for_test(what, None)
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Error> {
