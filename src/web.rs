@@ -7,6 +7,8 @@ use http::{Request, Response};
 pub use self::{body::Body, stream::Stream};
 
 pub mod body;
+pub mod login;
+pub mod page;
 pub mod stream;
 
 /// Takes requests, whichever protocol brought them: [`service`] in the gateway, echoes in tests.
