@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     clock,
-    config::{Config, DirectoryKind, Secret},
+    config::{self, Config, DirectoryKind, Secret},
     crypto::{KeyedHash, MasterKey},
     dial::Dialer,
     shutdown::Tasks,
@@ -74,7 +74,6 @@ struct Shared {
 struct Directory {
     name: Arc<str>,
     kind: Kind,
-    /// A directory that hangs must not hold up the others.
     slots: Semaphore,
 }
 
@@ -106,7 +105,6 @@ impl Authenticator {
         tasks: &Tasks,
         lockout: Arc<Lockout>,
     ) -> Result<Self, Error> {
-        let login = &config.login;
         let directories = config
             .directories
             .iter()
@@ -126,15 +124,36 @@ impl Authenticator {
                             source,
                         })?,
                 };
-                Ok(Directory {
-                    name,
-                    kind,
-                    slots: Semaphore::new(login.checks_at_once.max(1)),
-                })
+                Ok((name, kind))
             })
-            .collect::<Result<_, Error>>()?;
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self::with(
+            directories,
+            &config.login,
+            master,
+            tasks,
+            lockout,
+        ))
+    }
+
+    fn with(
+        directories: Vec<(Arc<str>, Kind)>,
+        login: &config::Login,
+        master: &MasterKey,
+        tasks: &Tasks,
+        lockout: Arc<Lockout>,
+    ) -> Self {
         let places = login.checks_at_once.saturating_add(login.check_queue);
-        Ok(Self {
+        let directories = directories
+            .into_iter()
+            .map(|(name, kind)| Directory {
+                name,
+                kind,
+                // A directory that hangs must not hold up the others.
+                slots: Semaphore::new(login.checks_at_once.clamp(1, Semaphore::MAX_PERMITS)),
+            })
+            .collect();
+        Self {
             shared: Arc::new(Shared {
                 directories,
                 lockout,
@@ -146,7 +165,22 @@ impl Authenticator {
             }),
             step: login.step,
             flights: Arc::default(),
-        })
+        }
+    }
+
+    /// For one user file alone, for the tests of other stages.
+    #[cfg(test)]
+    pub(crate) fn for_test(file: &std::path::Path, login: &config::Login, tasks: &Tasks) -> Self {
+        let users = Users::load(file).unwrap();
+        let kind = Kind::Users(Arc::new(users));
+        let master = MasterKey::generate();
+        Self::with(
+            vec![("local".into(), kind)],
+            login,
+            &master,
+            tasks,
+            Lockout::new(),
+        )
     }
 
     /// Checks a name and a password. A failure returns at the next multiple of the configured
@@ -508,3 +542,6 @@ const MAX_PASSWORD: usize = 1024;
 const MAX_FAILED: usize = 10_000;
 const FAILED_FOR: Duration = Duration::from_secs(60);
 const MAX_WAIT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
