@@ -289,10 +289,6 @@ pub(super) fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tokio's own timer needs tokio's clock"
-)]
 fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit
 }
