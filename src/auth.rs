@@ -1,5 +1,7 @@
 //! Turns credentials into an [`Identity`]; knows no HTTP.
 
+pub mod users;
+
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use crate::{
