@@ -1,6 +1,6 @@
 //! Opens a micro-VPN tunnel for a permit.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -210,7 +210,7 @@ fn tls_error(error: &dial::tls::Error) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::IpAddr, sync::atomic::Ordering};
+    use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
     use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
