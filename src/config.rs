@@ -28,6 +28,8 @@ mod reference;
 mod resolve;
 mod schema;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod value;
 
@@ -321,7 +323,7 @@ impl System {
 }
 
 /// Local addresses that outward connections start from; several for more ports, used in turn.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source(pub Arc<[IpAddr]>);
 
 /// How TLS towards a backend is verified.

@@ -34,6 +34,34 @@ pub(super) struct Span {
     pub(super) end: usize,
 }
 
+/// How much of its line a problem may show: what stands there may be a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// What stands before the place.
+    Before,
+    /// All of it.
+    Line,
+    /// What stands before the place, and in it.
+    To,
+}
+
+impl Shown {
+    /// Takes out of a problem's line what may not be shown.
+    pub(super) fn cut(self, problem: &mut Problem) {
+        let Some((line, place)) = problem.excerpt.as_mut().zip(problem.place) else {
+            return;
+        };
+        let (length, end) = match self {
+            Self::Before => (place.column - 1, "…"),
+            Self::Line => return,
+            Self::To => (place.column - 1 + place.width, " …"),
+        };
+        if length < line.chars().count() {
+            *line = line.chars().take(length).chain(end.chars()).collect();
+        }
+    }
+}
+
 /// A value, its place, and the place of its key.
 #[derive(Debug, Default)]
 pub(super) struct Node {
@@ -122,18 +150,11 @@ impl Sources {
         };
         let (document, errors) = DeTable::parse_recoverable(&source.text);
         let errors = errors
+            .iter()
+            .map(|error| (error.span().unwrap_or_default(), error.message()));
+        let errors = syntax_problems(&source.text, errors)
             .into_iter()
-            .take(MAX_SYNTAX_PROBLEMS)
-            .map(|error| {
-                let range = error.span().unwrap_or_default();
-                let message = match first_of_two(&source.text, &range) {
-                    Some(line) if error.message() == "duplicate key" => {
-                        format!("stands here twice: the first is at line {line}")
-                    }
-                    Some(_) | None => error.message().to_owned(),
-                };
-                (span(file, range), message)
-            })
+            .map(|(range, message)| (span(file, range), message))
             .collect();
         (table(document.into_inner(), file, 0), errors)
     }
@@ -325,6 +346,53 @@ fn without_secrets(line: &str) -> Option<String> {
     Some(shown)
 }
 
+/// The errors that a person can act on: what only follows from an earlier one is left out.
+fn syntax_problems<'a>(
+    text: &str,
+    errors: impl Iterator<Item = (Range<usize>, &'a str)>,
+) -> Vec<(Range<usize>, String)> {
+    let mut errors: Vec<_> = errors.collect();
+    errors.sort_by_key(|(range, _)| range.start);
+    // After a bracket that is never closed, each line to the end of the file is wrong.
+    let unclosed = errors
+        .iter()
+        .any(|(_, message)| message.starts_with("unclosed"));
+    let mut kept: Vec<(Range<usize>, String)> = Vec::new();
+    for (range, message) in errors {
+        let line = |range: &Range<usize>| {
+            text.get(..range.start)
+                .map_or(0, |above| above.matches('\n').count())
+        };
+        if kept
+            .last()
+            .is_some_and(|(last, _)| line(last) == line(&range))
+        {
+            continue;
+        }
+        if message == "duplicate key" {
+            match first_of_two(text, &range) {
+                Some(first) => {
+                    let message = format!("stands here twice: the first is at line {first}");
+                    kept.push((range, message));
+                }
+                // Keys of a table that stands twice, most likely: that has been said.
+                None if kept.is_empty() => kept.push((range, "stands here twice".to_owned())),
+                None => {}
+            }
+        } else if unclosed && ["array", "table"].iter().any(|word| message.contains(word)) {
+            let closing = "a bracket before it is not closed";
+            kept.push((range, format!("{message}; perhaps {closing}")));
+            break;
+        } else {
+            kept.push((range, message.to_owned()));
+        }
+        if kept.len() == MAX_SYNTAX_PROBLEMS {
+            break;
+        }
+    }
+    kept
+}
+
 /// The line of the first of two equal keys or headers, given the place of the second.
 fn first_of_two(text: &str, second: &Range<usize>) -> Option<usize> {
     let start = text.get(..second.start)?.rfind('\n').map_or(0, |n| n + 1);
@@ -392,7 +460,7 @@ mod tests {
         let text = "a = \"\"\"\nhunter2\nx\"\"\"\n";
         let (place, line) = line_of(text, 10..12).unwrap();
 
-        assert_eq!((place.line, place.column), (2, 2));
+        assert_eq!((place.line, place.column), (2, 3));
         assert_eq!(line, None);
     }
 
