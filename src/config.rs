@@ -261,7 +261,7 @@ pub struct LdapServer {
 pub enum LdapSecurity {
     /// Not at all; only where the configuration insists.
     Plain,
-    /// StartTLS (RFC 4511, section 4.14) before anything else.
+    /// `StartTLS` (RFC 4511, section 4.14) before anything else.
     StartTls,
     /// TLS from the first byte.
     Tls,
@@ -337,7 +337,7 @@ pub struct BackendTls {
     pub pins: Vec<[u8; 32]>,
     /// HTTP/2 is offered by ALPN.
     pub http2: bool,
-    /// Also offer X25519MLKEM768 (a ClientHello of two packets: old Java chokes on it).
+    /// Also offer X25519MLKEM768 (a `ClientHello` of two packets: old Java chokes on it).
     pub post_quantum: bool,
 }
 

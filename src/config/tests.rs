@@ -170,7 +170,7 @@ pool = "a"
     assert_eq!(
         config.warnings.to_string(),
         "ravelin.toml:1:1: directory: is missing: nobody can log in\n\
-         ravelin.toml:19:8: app.b.host: shares the host of app.a: in a browser they are one \
+         ravelin.toml:21:8: app.b.host: shares the host of app.a: in a browser they are one \
          origin, trust them alike"
     );
     assert_eq!(
@@ -423,6 +423,7 @@ fn a_million_brackets_are_refused_and_not_followed() {
         "[[a]]\n".repeat(1 << 16),
         // As deep as the syntax allows: dotted keys in inline tables.
         ("x".to_owned() + &".x".repeat(70) + " = {").repeat(70) + "y = 1" + &"}".repeat(70),
+        ("x".to_owned() + &".x".repeat(8) + " = {").repeat(79) + "y = 1" + &"}".repeat(79),
     ];
     for text in deep {
         let problems = parse(&text).unwrap_err();
