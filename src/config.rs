@@ -22,6 +22,8 @@ pub use self::{
 };
 
 mod file;
+#[cfg(test)]
+pub(crate) mod for_test;
 mod load;
 mod problem;
 mod reference;
@@ -221,7 +223,7 @@ pub enum DirectoryKind {
 }
 
 /// An LDAP directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ldap {
     /// Servers in order of preference; each says whether it is TLS from the first byte.
     pub servers: Vec<LdapServer>,
@@ -248,7 +250,7 @@ pub struct Ldap {
 }
 
 /// One LDAP server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LdapServer {
     /// Where, and from which source.
     pub system: System,
@@ -319,6 +321,31 @@ impl System {
     /// How TLS to it is verified, if it speaks TLS.
     pub fn tls(&self) -> Option<&Arc<BackendTls>> {
         self.tls.as_ref()
+    }
+
+    /// The same system, HTTP/2 not offered: for what only HTTP/1.1 can carry.
+    #[must_use]
+    pub fn without_http2(&self) -> Self {
+        let mut system = self.clone();
+        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.http2) {
+            system.tls = Some(Arc::new(BackendTls {
+                authorities: tls.authorities.clone(),
+                name: tls.name.clone(),
+                pins: tls.pins.clone(),
+                http2: false,
+                post_quantum: tls.post_quantum,
+            }));
+        }
+        system
+    }
+
+    /// The same system without TLS: for a probe that only asks whether the port is open.
+    #[must_use]
+    pub fn without_tls(&self) -> Self {
+        Self {
+            tls: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -530,6 +557,8 @@ pub enum Authorization {
 pub struct Tunnel {
     /// Without a byte either way.
     pub idle: Duration,
+    /// Without a byte once one side has closed its half.
+    pub half_closed: Duration,
     /// From its opening.
     pub absolute: Duration,
     /// Idle limits by port, for mail.
@@ -580,4 +609,18 @@ pub enum LogOutput {
     Off,
     /// Standard output.
     Stdout,
+}
+
+#[cfg(test)]
+impl System {
+    /// A system as a test needs it.
+    pub(crate) fn at(host: &str, port: u16, tls: Option<BackendTls>) -> Self {
+        Self {
+            what: format!("test {host}:{port}").into(),
+            host: crate::permit::Host::parse(host).unwrap(),
+            port,
+            source: Source::default(),
+            tls: tls.map(Arc::new),
+        }
+    }
 }

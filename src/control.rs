@@ -119,7 +119,7 @@ pub struct Status {
     /// Sessions in force.
     pub sessions: usize,
     /// Open connections.
-    pub connections: i64,
+    pub connections: u64,
     /// Open tunnels.
     pub tunnels: i64,
     /// How often the configuration was loaded.

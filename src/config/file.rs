@@ -681,6 +681,8 @@ pub(super) enum Authorization {
 pub(super) struct Tunnel {
     /// Without a byte either way.
     pub(super) idle: Period,
+    /// Without a byte once one side has closed its half.
+    pub(super) half_closed: Period,
     /// From its opening.
     pub(super) absolute: Period,
     /// Other idle limits, by port: `{ 993 = "35min" }`.
@@ -703,6 +705,7 @@ impl Default for Tunnel {
     fn default() -> Self {
         Self {
             idle: Period::seconds(15 * MINUTE),
+            half_closed: Period::seconds(5 * MINUTE),
             absolute: Period::seconds(DAY),
             idle_by_port: Named::new(),
             max_per_session: 256,

@@ -247,6 +247,7 @@ impl Resolver {
             .collect();
         Tunnel {
             idle: file.idle.0,
+            half_closed: file.half_closed.0,
             absolute: file.absolute.0,
             idle_by_port,
             max_per_session: file.max_per_session,

@@ -9,6 +9,7 @@
 
 mod browser;
 mod connect;
+mod demo;
 mod http1;
 mod ldap;
 mod load;
