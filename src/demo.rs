@@ -490,9 +490,9 @@ mod tests {
         let commands: Vec<_> = text
             .split("\n\n")
             .map(str::trim)
-            .filter(|part| part.starts_with(['/', 'c', 'T']) || part.starts_with("tail"))
+            .filter(|part| part.starts_with(['/', 'c', 'C', 'T']) || part.starts_with("tail"))
             .collect();
-        assert!(commands.len() >= 12, "{commands:#?}");
+        assert!(commands.len() >= 15, "{commands:#?}");
         for command in commands {
             let checked = Command::new("sh").args(["-n", "-c", command]).status();
             assert!(checked.unwrap().success(), "{command}");

@@ -139,6 +139,18 @@ fn the_printed_lines_open_apps() {
 
 #[test]
 #[ignore = "needs curl"]
+fn the_printed_lines_log_in_by_form_and_are_handed_over_to_the_app() {
+    let demo = Demo::start();
+    let [form, login, open] = ["CSRF=$(", "csrf=$CSRF", " -L "].map(|part| demo.command(&[part]));
+
+    let (answer, status) = shell(&format!("{form}\n{login}\n{open}"));
+
+    assert!(status.success(), "{answer}");
+    assert_eq!(answer, "303\nhello from the intranet\n");
+}
+
+#[test]
+#[ignore = "needs curl"]
 fn the_printed_lines_open_one_tunnel_and_tell_why_the_other_is_refused() {
     let demo = Demo::start();
     let facts = demo.facts();
