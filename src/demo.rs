@@ -480,6 +480,7 @@ mod tests {
         let demo = Demo::start(None, 0).await.unwrap();
 
         let text = demo.open(false).unwrap();
+        const COMMANDS: [&str; 6] = ["/", "CSRF=", "TOKEN=", "chrom", "curl ", "tail "];
 
         for line in text.lines() {
             // A word that cannot be broken, such as a path, may stand alone on a longer line.
@@ -490,7 +491,7 @@ mod tests {
         let commands: Vec<_> = text
             .split("\n\n")
             .map(str::trim)
-            .filter(|part| part.starts_with(['/', 'c', 'C', 'T']) || part.starts_with("tail"))
+            .filter(|part| COMMANDS.iter().any(|word| part.starts_with(word)))
             .collect();
         assert!(commands.len() >= 15, "{commands:#?}");
         for command in commands {
