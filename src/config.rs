@@ -221,7 +221,7 @@ pub enum DirectoryKind {
 }
 
 /// An LDAP directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ldap {
     /// Servers in order of preference; each says whether it is TLS from the first byte.
     pub servers: Vec<LdapServer>,
@@ -248,7 +248,7 @@ pub struct Ldap {
 }
 
 /// One LDAP server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LdapServer {
     /// Where, and from which source.
     pub system: System,

@@ -202,7 +202,7 @@ impl Dialer {
         self.finish(stream, address, system).await
     }
 
-    /// Connects to a system without TLS, whatever its configuration says: what StartTLS needs.
+    /// Connects to a system without TLS, whatever its configuration says: what `StartTLS` needs.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl Dialer {
             .map_err(|source| Error::Tls {
                 what: Arc::clone(system.what()),
                 address,
-                source,
+                source: Box::new(source),
             })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Connected {
@@ -350,6 +350,24 @@ impl Dialer {
             }),
             _ => Ok(order(&judged, self.networks.has_ipv6())),
         }
+    }
+
+    /// Connects to a system by TCP alone, for a protocol that starts TLS later.
+    ///
+    /// # Errors
+    ///
+    /// When resolving or connecting failed.
+    pub async fn plain(&self, _system: &System) -> Result<TcpStream, Error> {
+        todo!()
+    }
+
+    /// Starts TLS on a connection from [`Dialer::plain`], as the system's configuration says.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no TLS configured, or the handshake failed.
+    pub async fn secure(&self, _stream: TcpStream, _system: &System) -> Result<Connected, Error> {
+        todo!()
     }
 }
 
@@ -511,7 +529,7 @@ pub enum Error {
         /// Who was dialled.
         address: SocketAddr,
         /// Why.
-        source: tls::Error,
+        source: Box<tls::Error>,
     },
     /// The name gave no address.
     #[error("resolving {what}")]

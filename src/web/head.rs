@@ -179,10 +179,7 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 /// `METHOD SP target SP HTTP/1.x`, with exactly these spaces (RFC 9112, section 3).
-fn request_line<'a>(
-    line: &'a [u8],
-    limits: &Limits,
-) -> Result<(Method, &'a [u8], Version), Error> {
+fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(Method, &'a [u8], Version), Error> {
     let mut parts = line.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -233,10 +230,12 @@ fn parse_target(target: Bytes, method: &Method) -> Result<Uri, Error> {
             Ok(Uri::from(PathAndQuery::from_static("*")))
         }
         _ => {
-            let rest = [&b"http://"[..], b"https://"].into_iter().find_map(|scheme| {
-                let (start, rest) = target.split_at_checked(scheme.len())?;
-                start.eq_ignore_ascii_case(scheme).then_some(rest)
-            });
+            let rest = [&b"http://"[..], b"https://"]
+                .into_iter()
+                .find_map(|scheme| {
+                    let (start, rest) = target.split_at_checked(scheme.len())?;
+                    start.eq_ignore_ascii_case(scheme).then_some(rest)
+                });
             let authority_part = rest
                 .and_then(|rest| rest.split(|byte| matches!(byte, b'/' | b'?')).next())
                 .ok_or(Error::Target)?;
@@ -265,8 +264,9 @@ pub(super) fn authority(bytes: &[u8]) -> Option<(&[u8], Option<u16>)> {
     };
     let (host, port) = bytes.split_at_checked(split)?;
     let good = match host {
-        [b'[', v6 @ .., b']'] => std::str::from_utf8(v6)
-            .is_ok_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()),
+        [b'[', v6 @ .., b']'] => {
+            std::str::from_utf8(v6).is_ok_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())
+        }
         name => name
             .iter()
             .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')),
@@ -507,3 +507,6 @@ const METHOD_LIMIT: usize = 32;
 const HOST_LIMIT: usize = 255;
 /// Most heads fit; more only costs another allocation.
 const TYPICAL_FIELDS: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -347,7 +347,9 @@ fn is_identity(name: &str, also: &[&str]) -> bool {
         Some(start) => {
             name.len() >= start.len() && name.bytes().zip(start.bytes()).all(same_character)
         }
-        None => name.len() == pattern.len() && name.bytes().zip(pattern.bytes()).all(same_character),
+        None => {
+            name.len() == pattern.len() && name.bytes().zip(pattern.bytes()).all(same_character)
+        }
     };
     IDENTITY.iter().chain(also).any(|pattern| matches(pattern))
 }

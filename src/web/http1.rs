@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -61,7 +61,9 @@ pub(super) async fn serve<H: Handler>(
     let mut first = true;
     loop {
         if !first {
-            timer.as_mut().reset(Instant::now() + connection.limits.idle);
+            timer
+                .as_mut()
+                .reset(Instant::now() + connection.limits.idle);
         }
         if !wire.awaken(timer.as_mut(), drained.as_mut()).await {
             break;
@@ -250,7 +252,7 @@ impl<H: Handler> Connection<H> {
             }
             Ok(()) => match then {
                 Some(then) => End::Takeover(then),
-                None if close && io.upload.is_over() && !facts.connect => End::Close,
+                None if close && io.is_settled() && !facts.connect => End::Close,
                 None if close => End::Linger,
                 None if sending.ends_with_connection() => End::Close,
                 None if io.drain(timer, &self.limits).await => End::Idle,
@@ -260,12 +262,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Answers what could not become a request; nothing after it can be trusted.
-    async fn refuse(
-        &self,
-        wire: &mut Wire,
-        mut timer: Pin<&mut Sleep>,
-        refusal: &Refusal,
-    ) -> End {
+    async fn refuse(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, refusal: &Refusal) -> End {
         let facts = Facts {
             head: false,
             connect: false,
@@ -285,7 +282,11 @@ impl<H: Handler> Connection<H> {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
                 Poll::Pending => {
                     let slow = io.patience.poll(context, timer.as_mut(), true, 0);
-                    if slow { Poll::Ready(false) } else { Poll::Pending }
+                    if slow {
+                        Poll::Ready(false)
+                    } else {
+                        Poll::Pending
+                    }
                 }
             }
         });
@@ -346,7 +347,9 @@ impl Io<'_> {
             return sent;
         }
         if self.poll_device(context, timer.as_mut(), false).is_ready() {
-            return Poll::Ready(Err(Failure::Device(io::ErrorKind::ConnectionAborted.into())));
+            return Poll::Ready(Err(Failure::Device(
+                io::ErrorKind::ConnectionAborted.into(),
+            )));
         }
         let blocked = !self.output.is_empty();
         let waiting = blocked || self.upload.is_waiting();
@@ -360,6 +363,11 @@ impl Io<'_> {
         Poll::Pending
     }
 
+    /// The device has nothing on its way, as far as is known.
+    fn is_settled(&self) -> bool {
+        self.upload.is_over() && self.wire.buffer.is_empty()
+    }
+
     /// Reads what is left of the request's body, within its limits; `false` when there is more.
     async fn drain(&mut self, mut timer: Pin<&mut Sleep>, limits: &Limits) -> bool {
         if self.upload.is_over() {
@@ -367,7 +375,9 @@ impl Io<'_> {
         }
         let upload = &mut self.upload;
         let wire = &mut *self.wire;
-        timer.as_mut().reset(Instant::now() + LINGER.min(limits.body_progress));
+        timer
+            .as_mut()
+            .reset(Instant::now() + LINGER.min(limits.body_progress));
         let mut left = limits.drain_bytes;
         poll_fn(|context| {
             if let Poll::Ready(complete) = upload.poll_drain(context, wire, &mut left) {

@@ -136,7 +136,9 @@ fn escape(bytes: &[u8]) -> Option<(u8, &[u8])> {
 /// After an encoded `%` comes what a second decoding would turn into another path.
 fn nested(rest: &[u8]) -> bool {
     escape(rest).is_some_and(|(byte, _)| {
-        byte.is_ascii_alphanumeric() || matches!(byte, 0..=0x1f | 0x7f..) || b"%-./;\\_~".contains(&byte)
+        byte.is_ascii_alphanumeric()
+            || matches!(byte, 0..=0x1f | 0x7f..)
+            || b"%-./;\\_~".contains(&byte)
     })
 }
 

@@ -221,7 +221,9 @@ impl Output {
 
     /// Everything has been taken, and is on its way.
     pub(super) fn is_empty(&self) -> bool {
-        !self.unflushed && self.sent == self.front.len() && self.data.is_empty()
+        !self.unflushed
+            && self.sent == self.front.len()
+            && self.data.is_empty()
             && self.tail.is_empty()
     }
 

@@ -13,10 +13,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::{
-    task::futures::TaskLocalFuture,
-    time::Instant,
-};
+use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
 use crate::{config::Limits, shutdown::Tasks};
 

@@ -1,0 +1,737 @@
+//! The login page and its neighbours; tokens, logout, and who sent a request.
+//!
+//! Everything here is on the gateway's own host, but for the last step of a hand-over
+//! (`/.ravelin/enter`), which is on the app's.
+
+use std::{collections::HashSet, error::Error as _, fmt::Write, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, LOCATION, PROXY_AUTHENTICATE, SET_COOKIE,
+        WWW_AUTHENTICATE,
+    },
+    request::Parts,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::timeout;
+
+use self::{form::Fields, handover::Ask, identify::note};
+pub use self::{identify::Identified, pages::Link};
+use crate::{
+    auth::{self, Attempt, Authenticator},
+    clock,
+    config::{App, Authorization, Config, Secret},
+    crypto::{self, MasterKey, Sealer},
+    listener::peer::Peer,
+    metrics::access_log::Record,
+    session::{Class, Full, Handover, Session, Sessions},
+    web::{Body, page},
+};
+
+mod cookie;
+mod form;
+mod handover;
+mod identify;
+mod origin;
+mod pages;
+
+/// What answers without a session: method, path, and what it does. Paths are on the gateway's
+/// own host unless they begin with `app:`.
+pub const SURFACE: &[(&str, &str, &str)] = &[
+    ("GET", "/", "redirects to /login"),
+    ("GET", "/.ravelin/authorize", "redirects to /login"),
+    ("GET", "/login", "the login page"),
+    ("POST", "/login", "checks name and password"),
+    ("POST", "/logout", "redirects to /login"),
+    (
+        "POST",
+        "/token",
+        "checks a Basic credential, makes a device token",
+    ),
+    (
+        "GET",
+        "app:/.ravelin/enter",
+        "takes a login over, by a code that works once",
+    ),
+    (
+        "*",
+        "app:*",
+        "redirects browsers to the login, asks others for a credential",
+    ),
+];
+
+/// The login: pages, hand-over, and the credentials of every request.
+#[derive(Debug)]
+pub struct Login {
+    host: Arc<str>,
+    title: Arc<str>,
+    /// Hosts of apps whose login is ours.
+    app_hosts: HashSet<Arc<str>>,
+    sessions: Arc<Sessions>,
+    authenticator: Arc<Authenticator>,
+    sealer: Sealer,
+}
+
+impl Login {
+    /// For one configuration. `sessions` outlive it.
+    pub fn new(
+        config: &Config,
+        sessions: Arc<Sessions>,
+        authenticator: Arc<Authenticator>,
+        master: &MasterKey,
+    ) -> Self {
+        let app_hosts = config
+            .apps
+            .iter()
+            .filter(|app| app.authorization == Authorization::Gateway)
+            .map(|app| Arc::clone(&app.host))
+            .collect();
+        Self {
+            host: Arc::clone(&config.host),
+            title: Arc::clone(&config.login.title),
+            app_hosts,
+            sessions,
+            authenticator,
+            sealer: Sealer::new(&master.derive("login forms and asks")),
+        }
+    }
+
+    /// Answers a request to the gateway's own host. `apps` tells which apps a session may open.
+    ///
+    /// # Errors
+    ///
+    /// Those that have no page of their own; [`Login::refuse`] answers them.
+    pub async fn own_host(
+        &self,
+        peer: &Peer,
+        request: Request<Body>,
+        apps: &(dyn Fn(&Session) -> Vec<Link> + Sync),
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let (parts, body) = request.into_parts();
+        let get = parts.method == Method::GET || parts.method == Method::HEAD;
+        let post = parts.method == Method::POST;
+        match parts.uri.path() {
+            "/" if get => Ok(self.home(&parts, apps, record)),
+            "/login" if get => self.show_login(&parts, record),
+            "/login" if post => Box::pin(self.log_in(peer, &parts, body, record)).await,
+            "/logout" if post => self.log_out(&parts, body, record).await,
+            "/token" if post => Box::pin(self.make_token(peer, &parts, body, record)).await,
+            "/token/revoke" if post => self.revoke_token(&parts, body, record).await,
+            "/.ravelin/authorize" if get => self.authorize(&parts, record),
+            "/" | "/.ravelin/authorize" => Err(Error::Method("GET, HEAD")),
+            "/login" => Err(Error::Method("GET, HEAD, POST")),
+            "/logout" | "/token" | "/token/revoke" => Err(Error::Method("POST")),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// Answers what is the gateway's own at an app's host; `None` for what is the app's.
+    pub fn app_host(
+        &self,
+        host: &str,
+        parts: &Parts,
+        record: &mut Record,
+    ) -> Option<Result<Response<Body>, Error>> {
+        let path = parts.uri.path();
+        if !path.starts_with("/.ravelin/") || !self.app_hosts.contains(host) {
+            return None;
+        }
+        Some(match path {
+            "/.ravelin/enter" if parts.method == Method::GET => self.enter(host, parts, record),
+            "/.ravelin/enter" => Err(Error::Method("GET")),
+            _ => Err(Error::NotFound),
+        })
+    }
+
+    /// Asks for a login at an app's host in the way that the device can use: a browser opening
+    /// a page is led to the login page, everything else gets 401. Other errors are refused.
+    pub fn ask_app(
+        &self,
+        app: &App,
+        parts: &Parts,
+        why: &Error,
+        record: &mut Record,
+    ) -> Response<Body> {
+        let page = matches!(why, Error::Required) && is_navigation(parts);
+        if !page {
+            let mut response = self.refuse(why, record);
+            let script = parts.headers.contains_key("sec-fetch-mode");
+            if script && response.headers().contains_key(WWW_AUTHENTICATE) {
+                // `Basic` would make the browser open a dialogue behind the page's back.
+                challenge(&mut response, "Bearer", &self.host);
+            }
+            return response;
+        }
+        let known = cookie::find_bits(&parts.headers, cookie::ENTER);
+        // Two tabs may be under way at once: both go by the same value.
+        let browser = known.unwrap_or_else(crypto::random);
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = if handover::is_local(path) {
+            path
+        } else {
+            &app.path
+        };
+        let ask = Ask {
+            made: clock::since_epoch().as_secs(),
+            browser,
+            host: app.host.to_string(),
+            path: path.to_owned(),
+        };
+        let host = origin::with_port(&self.host, &parts.uri, &parts.headers);
+        let ask = ask.seal(&self.sealer);
+        let mut response = redirect(
+            StatusCode::FOUND,
+            &format!("https://{host}/.ravelin/authorize?ask={ask}"),
+        );
+        let value = data_encoding::BASE64URL_NOPAD.encode(&browser);
+        let life = Some(ENTER_LIFE);
+        cookie::add(response.headers_mut(), cookie::ENTER, &value, life);
+        response
+    }
+
+    /// Answers an error of a tunnel: 407 for credentials, else its status.
+    pub fn ask_tunnel(&self, why: &Error, record: &mut Record) -> Response<Body> {
+        let mut response = self.refuse(why, record);
+        if let Some(challenge) = response.headers_mut().remove(WWW_AUTHENTICATE) {
+            *response.status_mut() = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+            response.headers_mut().insert(PROXY_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    /// Answers an error with a page, and notes it in the record.
+    pub fn refuse(&self, why: &Error, record: &mut Record) -> Response<Body> {
+        let id = record.refuse("login", reason(why));
+        let mut response = page::refusal(why.status(), why.sentence(), id);
+        match why {
+            Error::Rejected(_) | Error::Required | Error::Scheme | Error::Token => {
+                challenge(&mut response, "Basic", &self.host);
+            }
+            Error::Method(allowed) => {
+                response
+                    .headers_mut()
+                    .insert(ALLOW, HeaderValue::from_static(allowed));
+            }
+            Error::Body
+            | Error::ContentType
+            | Error::Forged
+            | Error::Form(_)
+            | Error::Header(_)
+            | Error::Limited(_)
+            | Error::Link
+            | Error::NotFound
+            | Error::Slow
+            | Error::TooLarge
+            | Error::Unavailable(_) => {}
+        }
+        response
+    }
+
+    fn home(
+        &self,
+        parts: &Parts,
+        apps: &(dyn Fn(&Session) -> Vec<Link> + Sync),
+        record: &mut Record,
+    ) -> Response<Body> {
+        let Some(identified) = self.browser(parts, record) else {
+            return redirect(StatusCode::SEE_OTHER, "/login");
+        };
+        let session = &identified.session;
+        let links: Vec<_> = apps(session)
+            .into_iter()
+            .map(|link| {
+                let host = origin::with_port(&link.host, &parts.uri, &parts.headers);
+                (link.name, format!("https://{host}{}", link.path))
+            })
+            .collect();
+        let devices = self.sessions.devices_of(session.identity());
+        let csrf = self.form_token(session);
+        let now = clock::now();
+        let page = pages::home(&self.title, session, &csrf, &links, &devices, now);
+        let mut response = page.answer(StatusCode::OK);
+        if let Some(cookie) = identified.set_cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    fn show_login(&self, parts: &Parts, record: &mut Record) -> Result<Response<Body>, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let fields = Fields::parse(query.as_bytes(), &["ask"])?;
+        let ask = fields.get("ask");
+        if self.browser(parts, record).is_some() {
+            return Ok(redirect(StatusCode::SEE_OTHER, &onward(ask)));
+        }
+        Ok(self.login_page(parts, ask, None, StatusCode::OK))
+    }
+
+    /// The login page; `alert` is a sentence and the line with the refusal's id.
+    fn login_page(
+        &self,
+        parts: &Parts,
+        ask: Option<&str>,
+        alert: Option<(&str, String)>,
+        status: StatusCode,
+    ) -> Response<Body> {
+        let wall = clock::since_epoch().as_secs();
+        let opened = ask.and_then(|text| Some((text, Ask::open(&self.sealer, text, wall)?.host)));
+        let known = cookie::find_bits(&parts.headers, cookie::LOGIN);
+        let browser: [u8; 16] = known.unwrap_or_else(crypto::random);
+        let csrf = origin::form_token(&self.sealer, &browser, wall);
+        let (alert, more) = alert.unzip();
+        let page = pages::login(
+            &self.title,
+            &csrf,
+            opened.as_ref().map(|(text, host)| (*text, host.as_str())),
+            alert,
+            &more.unwrap_or_default(),
+        );
+        let mut response = page.answer(status);
+        if known.is_none() {
+            let value = data_encoding::BASE64URL_NOPAD.encode(&browser);
+            cookie::add(response.headers_mut(), cookie::LOGIN, &value, None);
+        }
+        response
+    }
+
+    async fn log_in(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        body: Body,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let asked = clock::now();
+        self.own(parts)?;
+        let mut fields = read_form(parts, body, &["csrf", "user", "password", "ask"]).await?;
+        let password = Secret::new(fields.take("password")?.into_bytes());
+        let ask = fields.get("ask");
+        let (user, csrf) = (fields.need("user")?, fields.need("csrf")?);
+        let wall = clock::since_epoch().as_secs();
+        let bound = cookie::find_bits(&parts.headers, cookie::LOGIN)
+            .is_some_and(|browser| origin::is_form_token(&self.sealer, csrf, &browser, wall));
+        if !bound {
+            let id = record.refuse("login", "the form is too old, or not for this browser");
+            let alert = (STALE, page::refusal_id(id));
+            return Ok(self.login_page(parts, ask, Some(alert), StatusCode::FORBIDDEN));
+        }
+        let source = peer.address.ip();
+        let attempt = Attempt {
+            user,
+            password: &password,
+            source,
+        };
+        let identity = match self
+            .authenticator
+            .check(attempt, asked)
+            .await
+            .map_err(Error::from)
+        {
+            Ok(identity) => identity,
+            Err(why @ Error::Rejected(_)) => {
+                let id = record.refuse("login", reason(&why));
+                let alert = Some((WRONG, page::refusal_id(id)));
+                // 401 must name a scheme (RFC 9110, section 15.5.2). This one no browser knows,
+                // so it shows the page, while whoever watches sees a failed login.
+                let mut response = self.login_page(parts, ask, alert, StatusCode::UNAUTHORIZED);
+                challenge(&mut response, "Form", &self.host);
+                return Ok(response);
+            }
+            Err(why) => return Err(why),
+        };
+        // A login never goes on under a session that the browser had before.
+        if let Some(before) = self.by_cookie(&parts.headers, cookie::SESSION, &self.host) {
+            self.sessions.end(before.session.id());
+        }
+        let session = self
+            .sessions
+            .open(identity, Class::Browser, source, clock::now())?;
+        note(record, &session);
+        let token = self.sessions.browser_token(&session, &self.host);
+        let mut response = redirect(StatusCode::SEE_OTHER, &onward(ask));
+        cookie::add(response.headers_mut(), cookie::SESSION, &token, None);
+        cookie::forget(response.headers_mut(), cookie::LOGIN);
+        Ok(response)
+    }
+
+    async fn log_out(
+        &self,
+        parts: &Parts,
+        body: Body,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        self.own(parts)?;
+        if let Some(identified) = self.browser(parts, record) {
+            let fields = read_form(parts, body, &["csrf"]).await?;
+            self.own_form(&identified.session, &fields)?;
+            self.sessions.end(identified.session.id());
+        }
+        let mut response = redirect(StatusCode::SEE_OTHER, "/login");
+        cookie::forget(response.headers_mut(), cookie::SESSION);
+        Ok(response)
+    }
+
+    async fn make_token(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        body: Body,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        self.own(parts)?;
+        if let Some(value) = identify::single(&parts.headers, &AUTHORIZATION)? {
+            // A device token cannot make another: it would outlive its own end.
+            let session = self.by_credential(peer, value, false).await?;
+            note(record, &session);
+            let fields = if parts.headers.contains_key(CONTENT_TYPE) {
+                read_form(parts, body, &["label"]).await?
+            } else {
+                Fields::default()
+            };
+            let label = label(&fields);
+            return Ok(self.token_as_json(&session, &label));
+        }
+        let identified = self.browser(parts, record).ok_or(Error::Required)?;
+        let fields = read_form(parts, body, &["csrf", "label"]).await?;
+        self.own_form(&identified.session, &fields)?;
+        let identity = identified.session.identity().clone();
+        let (token, _facts) = self
+            .sessions
+            .issue_device(identity, &label(&fields), clock::now());
+        let host = origin::with_port(&self.host, &parts.uri, &parts.headers);
+        let token = token.expose_text().unwrap_or_default();
+        Ok(pages::token(&self.title, token, &host).answer(StatusCode::OK))
+    }
+
+    fn token_as_json(&self, session: &Session, label: &str) -> Response<Body> {
+        let now = clock::now();
+        let identity = session.identity().clone();
+        let (token, facts) = self.sessions.issue_device(identity, label, now);
+        let expires = clock::wall() + facts.until.saturating_duration_since(now);
+        let expires = OffsetDateTime::from(expires)
+            .replace_nanosecond(0)
+            .ok()
+            .and_then(|time| time.format(&Rfc3339).ok());
+        let json = serde_json::json!({
+            "token": token.expose_text(),
+            "id": &*facts.id,
+            "expires": expires,
+        });
+        let mut response = Response::new(Body::full(json.to_string()));
+        let headers = response.headers_mut();
+        page::protect(headers);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+
+    async fn revoke_token(
+        &self,
+        parts: &Parts,
+        body: Body,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        self.own(parts)?;
+        let identified = self.browser(parts, record).ok_or(Error::Required)?;
+        let fields = read_form(parts, body, &["csrf", "id"]).await?;
+        self.own_form(&identified.session, &fields)?;
+        let identity = identified.session.identity();
+        // Revoked before, or by its end: it is gone either way.
+        self.sessions.revoke_device(identity, fields.need("id")?);
+        Ok(redirect(StatusCode::SEE_OTHER, "/"))
+    }
+
+    fn authorize(&self, parts: &Parts, record: &mut Record) -> Result<Response<Body>, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let fields = Fields::parse(query.as_bytes(), &["ask"])?;
+        let text = fields.need("ask")?;
+        let wall = clock::since_epoch().as_secs();
+        let ask = Ask::open(&self.sealer, text, wall).ok_or(Error::Link)?;
+        // Only a host that is an app's by now gets a login.
+        let app_host = self
+            .app_hosts
+            .get(ask.host.as_str())
+            .map(Arc::clone)
+            .ok_or(Error::Link)?;
+        let Some(identified) = self.browser(parts, record) else {
+            return Ok(redirect(
+                StatusCode::SEE_OTHER,
+                &format!("/login?ask={text}"),
+            ));
+        };
+        let host = origin::with_port(&app_host, &parts.uri, &parts.headers);
+        let handover = Handover {
+            session: identified.session,
+            host: app_host,
+            browser: ask.browser,
+            path: ask.path.into(),
+        };
+        let code = self.sessions.hand_over(handover, clock::now());
+        let url = format!("https://{host}/.ravelin/enter?code={code}");
+        let mut response = redirect(StatusCode::FOUND, &url);
+        if let Some(cookie) = identified.set_cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+
+    fn enter(
+        &self,
+        host: &str,
+        parts: &Parts,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        let query = parts.uri.query().unwrap_or_default();
+        let fields = Fields::parse(query.as_bytes(), &["code"])?;
+        let browser = cookie::find_bits(&parts.headers, cookie::ENTER);
+        // The code is used up whatever it turns out to be for.
+        let handover = self
+            .sessions
+            .take_over(fields.need("code")?, clock::now())
+            .filter(|handover| *handover.host == *host)
+            .filter(|handover| browser.is_some_and(|b| crypto::equal(&b, &handover.browser)))
+            .ok_or(Error::Link)?;
+        note(record, &handover.session);
+        let token = self.sessions.browser_token(&handover.session, host);
+        let mut response = redirect(StatusCode::FOUND, &handover.path);
+        cookie::add(response.headers_mut(), cookie::APP, &token, None);
+        Ok(response)
+    }
+
+    /// The session of the gateway's own cookie.
+    fn browser(&self, parts: &Parts, record: &mut Record) -> Option<Identified> {
+        let identified = self.by_cookie(&parts.headers, cookie::SESSION, &self.host)?;
+        note(record, &identified.session);
+        Some(identified)
+    }
+
+    fn own(&self, parts: &Parts) -> Result<(), Error> {
+        origin::is_own(&parts.headers, &self.host)
+            .then_some(())
+            .ok_or(Error::Forged)
+    }
+
+    fn form_token(&self, session: &Session) -> String {
+        let wall = clock::since_epoch().as_secs();
+        origin::form_token(&self.sealer, session.id().as_bytes(), wall)
+    }
+
+    fn own_form(&self, session: &Session, fields: &Fields) -> Result<(), Error> {
+        let wall = clock::since_epoch().as_secs();
+        let csrf = fields.need("csrf")?;
+        origin::is_form_token(&self.sealer, csrf, session.id().as_bytes(), wall)
+            .then_some(())
+            .ok_or(Error::Forged)
+    }
+}
+
+/// A browser that opens a page, and can show the login.
+fn is_navigation(parts: &Parts) -> bool {
+    let text = |name| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let html = text(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/html"));
+    let navigates = text("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+    get && html && navigates && !parts.headers.contains_key(AUTHORIZATION)
+}
+
+/// Where a login goes on to.
+fn onward(ask: Option<&str>) -> String {
+    match ask {
+        // Sealed text has no character that would need an escape; anything else is not ours.
+        Some(ask)
+            if ask
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') =>
+        {
+            format!("/.ravelin/authorize?ask={ask}")
+        }
+        Some(_) | None => "/".to_owned(),
+    }
+}
+
+fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    page::protect(response.headers_mut());
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+fn challenge(response: &mut Response<Body>, scheme: &str, realm: &str) {
+    let more = if scheme == "Basic" {
+        format!(", charset=\"UTF-8\", Bearer realm=\"{realm}\"")
+    } else {
+        String::new()
+    };
+    // A host has no quotes.
+    if let Ok(value) = HeaderValue::try_from(format!("{scheme} realm=\"{realm}\"{more}")) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+}
+
+async fn read_form(parts: &Parts, body: Body, keys: &[&'static str]) -> Result<Fields, Error> {
+    let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
+    let form = kind.and_then(Result::ok).is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    });
+    if !form {
+        return Err(Error::ContentType);
+    }
+    let collected = timeout(FORM_TIME, Limited::new(body, MAX_FORM).collect())
+        .await
+        .map_err(|_elapsed| Error::Slow)?;
+    let bytes = collected
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Error::TooLarge
+            } else {
+                Error::Body
+            }
+        })?
+        .to_bytes();
+    Ok(Fields::parse(&bytes, keys)?)
+}
+
+/// What a person calls a device; cut, and shown to that person only.
+fn label(fields: &Fields) -> String {
+    let label = fields.get("label").unwrap_or_default();
+    label.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+/// An error with its causes, for the log.
+fn reason(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a `String` cannot fail.
+        let _infallible = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a request has no session, or its page no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request broke off.
+    #[error("the form broke off")]
+    Body,
+    /// Not a form.
+    #[error("the body is not a form")]
+    ContentType,
+    /// A form from somebody else's page.
+    #[error("the form is too old, or comes from another page")]
+    Forged,
+    /// Not a form that we sent.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// A credential that cannot be read.
+    #[error("{0}")]
+    Header(&'static str),
+    /// No room for another session.
+    #[error(transparent)]
+    Limited(#[from] Full),
+    /// A link of a hand-over that is over, or was for another browser.
+    #[error("the link is too old, used, or for another browser")]
+    Link,
+    /// The page is not for this method; it is for these.
+    #[error("only {0} here")]
+    Method(&'static str),
+    /// No page.
+    #[error("no such page")]
+    NotFound,
+    /// The credential is not good.
+    #[error(transparent)]
+    Rejected(auth::Error),
+    /// No credential.
+    #[error("no credential")]
+    Required,
+    /// A credential of a kind that is not taken here.
+    #[error("a credential of another scheme")]
+    Scheme,
+    /// The form came too slowly.
+    #[error("the form took too long")]
+    Slow,
+    /// A device token that is unknown, revoked or over.
+    #[error("an unknown device token")]
+    Token,
+    /// The form is too large.
+    #[error("the form is larger than {MAX_FORM} bytes")]
+    TooLarge,
+    /// Nobody can tell now.
+    #[error(transparent)]
+    Unavailable(auth::Error),
+}
+
+pub use self::form::Error as FormError;
+
+impl Error {
+    /// The status, for other answers than those to tunnels.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Body | Self::Form(_) | Self::Header(_) | Self::Link => StatusCode::BAD_REQUEST,
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Forged => StatusCode::FORBIDDEN,
+            Self::Limited(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Rejected(_) | Self::Required | Self::Scheme | Self::Token => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+
+    /// What the person is told.
+    pub fn sentence(&self) -> &'static str {
+        match self {
+            Self::Body | Self::ContentType | Self::Form(_) | Self::Header(_) => {
+                "The request cannot be understood."
+            }
+            Self::Forged => STALE,
+            Self::Limited(_) => "Too many people are logged in. Please try again later.",
+            Self::Link => "This link is too old or was used. Please open the page again.",
+            Self::Method(_) => "This page cannot be used like that.",
+            Self::NotFound => "There is no such page.",
+            Self::Rejected(_) | Self::Scheme | Self::Token => WRONG,
+            Self::Required => "Please log in.",
+            Self::Slow => "The form took too long.",
+            Self::TooLarge => "The form is too large.",
+            Self::Unavailable(_) => {
+                "Nobody can be logged in at the moment. Please try again later."
+            }
+        }
+    }
+}
+
+impl From<auth::Error> for Error {
+    fn from(error: auth::Error) -> Self {
+        match error {
+            auth::Error::Rejected { .. } => Self::Rejected(error),
+            auth::Error::Busy | auth::Error::Unavailable(_) | auth::Error::Users { .. } => {
+                Self::Unavailable(error)
+            }
+        }
+    }
+}
+
+/// One sentence for every credential that is not good: wrong, unknown or slowed down.
+const WRONG: &str = "The user name or the password is not right, or there were too many tries.";
+const STALE: &str = "The page was open for too long, or cookies are off. Please try again.";
+const MAX_FORM: usize = 16 << 10;
+const FORM_TIME: Duration = Duration::from_secs(30);
+const ENTER_LIFE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

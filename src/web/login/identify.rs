@@ -1,0 +1,232 @@
+//! Who sent a request: from our cookie, a device token, or name and password.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{AUTHORIZATION, HeaderName, PROXY_AUTHORIZATION},
+};
+use zeroize::Zeroizing;
+
+use super::{Error, Login, cookie};
+use crate::{
+    auth::Attempt, clock, config::Secret, listener::peer::Peer, metrics::access_log::Record,
+    session::Session,
+};
+
+/// A session that a request showed, and what its answer must carry.
+#[derive(Debug)]
+pub struct Identified {
+    /// The session.
+    pub session: Arc<Session>,
+    /// `Set-Cookie` for the answer: the successor of a token that is growing old.
+    pub set_cookie: Option<HeaderValue>,
+}
+
+impl Login {
+    /// Who opens a tunnel: `Proxy-Authorization`, else `Authorization`; Basic or Bearer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Required`] without a credential, else why it is not good.
+    pub async fn identify_tunnel(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        record: &mut Record,
+    ) -> Result<Arc<Session>, Error> {
+        let name = if headers.contains_key(PROXY_AUTHORIZATION) {
+            PROXY_AUTHORIZATION
+        } else {
+            AUTHORIZATION
+        };
+        let value = single(headers, &name)?.ok_or(Error::Required)?;
+        let session = self.by_credential(peer, value, true).await?;
+        note(record, &session);
+        Ok(session)
+    }
+
+    /// Who opens an app at `host`: that host's own cookie, else `Authorization`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Required`] without a credential or with a cookie that is over, else why it is
+    /// not good.
+    pub async fn identify_app(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        host: &str,
+        record: &mut Record,
+    ) -> Result<Identified, Error> {
+        if let Some(identified) = self.by_cookie(headers, cookie::APP, host) {
+            note(record, &identified.session);
+            return Ok(identified);
+        }
+        let value = single(headers, &AUTHORIZATION)?.ok_or(Error::Required)?;
+        let session = self.by_credential(peer, value, true).await?;
+        note(record, &session);
+        Ok(Identified {
+            session,
+            set_cookie: None,
+        })
+    }
+
+    /// The session that a cookie shows.
+    pub(super) fn by_cookie(
+        &self,
+        headers: &HeaderMap,
+        name: &str,
+        host: &str,
+    ) -> Option<Identified> {
+        let token = cookie::find(headers, name)?;
+        let found = self.sessions.find_browser(token, host, clock::now())?;
+        Some(Identified {
+            session: found.session,
+            set_cookie: found
+                .renewed
+                .and_then(|token| cookie::set(name, &token, None)),
+        })
+    }
+
+    /// The session that `Authorization` or `Proxy-Authorization` shows.
+    pub(super) async fn by_credential(
+        &self,
+        peer: &Peer,
+        value: &HeaderValue,
+        devices: bool,
+    ) -> Result<Arc<Session>, Error> {
+        let value = value
+            .to_str()
+            .map_err(|_not_ascii| Error::Header("the credential is not ASCII"))?;
+        let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+        let rest = rest.trim_matches(' ');
+        if scheme.eq_ignore_ascii_case("basic") {
+            let (user, password) = basic(rest)?;
+            Box::pin(self.by_password(peer, &user, &password)).await
+        } else if scheme.eq_ignore_ascii_case("bearer") && devices {
+            let token = Secret::new(rest.as_bytes().to_vec());
+            let source = peer.address.ip();
+            match self.sessions.find_device(&token, source, clock::now()) {
+                Some(found) => Ok(found?),
+                None => Err(Error::Token),
+            }
+        } else {
+            Err(Error::Scheme)
+        }
+    }
+
+    /// The session of a name and a password. The password is checked once in a while, however
+    /// many requests show it at once.
+    async fn by_password(
+        &self,
+        peer: &Peer,
+        user: &str,
+        password: &Secret,
+    ) -> Result<Arc<Session>, Error> {
+        let asked = clock::now();
+        let key = self.sessions.basic_key(user, password, &peer.listener.name);
+        if let Some(session) = self.sessions.find_basic(&key, asked) {
+            return Ok(session);
+        }
+        let source = peer.address.ip();
+        let attempt = Attempt {
+            user,
+            password,
+            source,
+        };
+        let sessions = Arc::clone(&self.sessions);
+        let identity = self
+            .authenticator
+            .check_then(attempt, asked, move |identity| {
+                // When there is no room, the caller finds that out again, and tells it.
+                let _found = sessions.open_basic(&key, identity.clone(), source, clock::now());
+            })
+            .await?;
+        let now = clock::now();
+        match self.sessions.find_basic(&key, now) {
+            Some(session) => Ok(session),
+            None => Ok(self.sessions.open_basic(&key, identity, source, now)?),
+        }
+    }
+}
+
+/// Writes into the record who it is.
+pub(super) fn note(record: &mut Record, session: &Session) {
+    record.user = Some(Arc::clone(&session.identity().user));
+    record.session = Some(Arc::clone(session.id()));
+}
+
+/// A header that may come once.
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Error> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(Error::Header("two credentials"));
+    }
+    Ok(value)
+}
+
+/// Name and password of a Basic credential (RFC 7617, in UTF-8).
+fn basic(credential: &str) -> Result<(String, Secret), Error> {
+    if credential.len() > MAX_BASIC {
+        return Err(Error::Header("the Basic credential is too long"));
+    }
+    let pair = data_encoding::BASE64
+        .decode(credential.as_bytes())
+        .map(Zeroizing::new)
+        .map_err(|_bad| Error::Header("the Basic credential is not base64"))?;
+    let colon = pair
+        .iter()
+        .position(|byte| *byte == b':')
+        .ok_or(Error::Header("the Basic credential has no colon"))?;
+    let (user, password) = pair.split_at_checked(colon).unwrap_or_default();
+    let user = std::str::from_utf8(user)
+        .map_err(|_not_utf8| Error::Header("the Basic credential is not UTF-8"))?;
+    let password = password.get(1..).unwrap_or_default();
+    Ok((user.to_owned(), Secret::new(password.to_vec())))
+}
+
+const MAX_BASIC: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(pair: &[u8]) -> String {
+        data_encoding::BASE64.encode(pair)
+    }
+
+    #[test]
+    fn a_password_may_hold_colons() {
+        let (user, password) = basic(&encoded("alice:a:b:ü".as_bytes())).unwrap();
+        assert_eq!(user, "alice");
+        assert_eq!(password.expose_text(), Some("a:b:ü"));
+    }
+
+    #[test]
+    fn what_is_no_basic_credential_is_refused() {
+        for bad in [
+            String::new(),
+            "%%%".into(),
+            "YWxpY2U".into(),
+            encoded(b"alice"),
+            encoded(b"\xff:x"),
+            "A".repeat(100_000),
+        ] {
+            assert!(matches!(basic(&bad), Err(Error::Header(_))), "{bad:.40}");
+        }
+    }
+
+    #[test]
+    fn two_credentials_are_refused() {
+        let mut headers = HeaderMap::new();
+        headers.append(AUTHORIZATION, HeaderValue::from_static("Basic YTpi"));
+        assert!(single(&headers, &AUTHORIZATION).unwrap().is_some());
+        headers.append(AUTHORIZATION, HeaderValue::from_static("Basic YTpi"));
+        assert!(single(&headers, &AUTHORIZATION).is_err());
+    }
+}
