@@ -511,6 +511,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_gateway_accepts_its_configuration_and_policies() {
+        let demo = Demo::start(None, 0).await.unwrap();
+
+        let config = crate::config::Config::load(demo.config()).unwrap();
+        let problems = crate::policy::check(&config.policy.files);
+
+        assert!(config.demo);
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+
+    #[tokio::test]
     async fn the_configuration_allows_exactly_the_stand_ins() {
         let demo = Demo::start(None, 0).await.unwrap();
         let text = fs::read_to_string(demo.config()).unwrap();
