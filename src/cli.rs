@@ -5,6 +5,9 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod ask;
+mod check;
+mod demo;
+mod hash_password;
 mod run;
 
 /// Parses the command line and carries it out.
@@ -16,7 +19,7 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Cli::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
-        Command::HashPassword => hash_password::run(),
+        Command::HashPassword => Ok(hash_password::run()),
         Command::Kill(options) => ask::kill(&options),
         Command::Pools(control) => ask::pools(&control),
         Command::Reload(control) => ask::reload(&control),
@@ -63,7 +66,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Control {
     /// Its control socket
-    #[arg(long, value_name = "SOCKET", default_value = "/run/ravelin/control.sock")]
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "/run/ravelin/control.sock"
+    )]
     control: PathBuf,
     /// Print JSON, for programs
     #[arg(long)]

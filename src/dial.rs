@@ -351,24 +351,6 @@ impl Dialer {
             _ => Ok(order(&judged, self.networks.has_ipv6())),
         }
     }
-
-    /// Connects to a system by TCP alone, for a protocol that starts TLS later.
-    ///
-    /// # Errors
-    ///
-    /// When resolving or connecting failed.
-    pub async fn plain(&self, _system: &System) -> Result<TcpStream, Error> {
-        todo!()
-    }
-
-    /// Starts TLS on a connection from [`Dialer::plain`], as the system's configuration says.
-    ///
-    /// # Errors
-    ///
-    /// When the system has no TLS configured, or the handshake failed.
-    pub async fn secure(&self, _stream: TcpStream, _system: &System) -> Result<Connected, Error> {
-        todo!()
-    }
 }
 
 /// A connection outwards: plain, or TLS as the system's configuration says.

@@ -136,7 +136,8 @@ impl ProxyError {
     /// The session has as many tunnels as it may have.
     pub const LIMIT: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached");
 
-    const fn new(status: StatusCode, error: &'static str) -> Self {
+    /// A status and a registered error type.
+    pub const fn new(status: StatusCode, error: &'static str) -> Self {
         Self {
             status,
             error,

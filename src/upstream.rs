@@ -194,12 +194,12 @@ impl Upstream {
         failed: u32,
     ) -> Result<Answer, Box<Failure>> {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
-        let connection = match self.connection(plan, &lease, &shelf, &load, reuse).await {
+        let login = head::carries_connection_login(&load.headers);
+        let connection = match self.connection(plan, &lease, &shelf, login, reuse).await {
             Ok(connection) => connection,
             Err(error) => return Err(Failure::before(error, load)),
         };
         let bodyless = load.body.is_end_stream();
-        let login = head::carries_connection_login(&load.headers);
         let repeatable = (bodyless && retry::is_idempotent(&plan.method)).then(|| Load {
             headers: load.headers.clone(),
             body: Body::empty(),
@@ -252,18 +252,18 @@ impl Upstream {
         Ok(answer)
     }
 
-    /// A connection to a node: kept if there is one and `reuse`, else a new one.
+    /// A connection to a node: kept if there is one and `reuse`, else a new one. `login` is for
+    /// requests that log in to the connection.
     async fn connection(
         &self,
         plan: &Plan<'_>,
         lease: &Lease,
         shelf: &Shelf,
-        load: &Load,
+        login: bool,
         reuse: bool,
     ) -> Result<Connection, Error> {
         let now = clock::now();
         let node = lease.node();
-        let login = head::carries_connection_login(&load.headers);
         if reuse && let Some(owned) = shelf.owned(&plan.owner, login, now).await {
             return Ok(Connection::Http1(owned));
         }

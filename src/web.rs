@@ -18,6 +18,7 @@ pub(crate) mod journal;
 pub mod login;
 pub mod page;
 pub mod path;
+mod place;
 pub(crate) mod service;
 pub mod stream;
 

@@ -11,7 +11,7 @@ use crate::{auth, config::Secret};
 
 /// Reads a password, from the terminal without showing it, else the first line of standard
 /// input, and prints its Argon2id hash.
-pub fn run() -> ExitCode {
+pub(super) fn run() -> ExitCode {
     let (input, terminal) = (io::stdin(), io::stdin().is_terminal());
     let password = if terminal {
         ask(&mut input.lock())
@@ -126,7 +126,12 @@ mod tests {
 
     #[test]
     fn a_line_is_a_password() {
-        for text in [b"secret".as_slice(), b"secret\n", b"secret\r\n", b"secret\nmore"] {
+        for text in [
+            b"secret".as_slice(),
+            b"secret\n",
+            b"secret\r\n",
+            b"secret\nmore",
+        ] {
             assert_eq!(read(&mut &*text).unwrap().expose(), b"secret");
         }
     }

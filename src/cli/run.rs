@@ -13,7 +13,12 @@ use crate::{Config, Gateway};
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The configuration
-    #[arg(short, long, value_name = "FILE", default_value = "/etc/ravelin/ravelin.toml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ravelin/ravelin.toml"
+    )]
     config: PathBuf,
 }
 
@@ -58,7 +63,9 @@ pub(super) async fn until_stopped(gateway: Gateway) -> Result<ExitCode, Box<dyn 
 
 /// A runtime with a worker for each core.
 pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 /// The diagnostic log goes to standard error: standard output is the access log's.
