@@ -138,7 +138,10 @@ impl Shell<'_> {
                 ),
                 curl(
                     "",
-                    &["-L".to_owned(), url(&self.facts.apps.intranet, "hello")],
+                    &[
+                        "-L -H 'Accept: text/html'".to_owned(),
+                        url(&self.facts.apps.intranet, "hello"),
+                    ],
                 ),
             ],
         )

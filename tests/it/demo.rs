@@ -37,7 +37,7 @@ impl Demo {
         };
         eventually("the demo's text", || {
             assert_eq!(demo.child.try_wait().unwrap(), None, "{}", demo.errors());
-            demo.text().contains(" check").then_some(())
+            demo.text().contains("ravelin check").then_some(())
         });
         demo
     }
@@ -208,8 +208,8 @@ fn the_printed_lines_show_the_administrators_view() {
     assert!(opened.success());
 
     let (metrics, _) = demo.paste(&["curl", "/metrics"]);
-    let (sessions, _) = demo.paste(&[" sessions"]);
-    let (check, status) = demo.paste(&[" check"]);
+    let (sessions, _) = demo.paste(&["ravelin sessions"]);
+    let (check, status) = demo.paste(&["ravelin check"]);
 
     assert!(metrics.contains("# TYPE"), "{metrics}");
     assert!(sessions.contains("alice"), "{sessions}");
@@ -259,7 +259,7 @@ fn a_folder_is_used_again_but_never_by_two_demos_at_once() {
     assert!(demo.interrupt().success());
     demo.child = spawn(demo.outer.path(), &demo.folder, "0");
     eventually("the next demo", || {
-        demo.text().contains(" check").then_some(())
+        demo.text().contains("ravelin check").then_some(())
     });
     assert_ne!(password(&demo), first);
 }
