@@ -13,9 +13,25 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::secret::Secret;
+pub use self::{
+    load::Files,
+    problem::{Place, Problem, Problems},
+    reference::reference,
+    schema::schema,
+    secret::Secret,
+};
 
+mod file;
+#[cfg(test)]
+pub(crate) mod for_test;
+mod load;
+mod problem;
+mod reference;
+mod resolve;
+mod schema;
 mod secret;
+mod tree;
+mod value;
 
 /// Everything a gateway runs on.
 #[derive(Debug)]
@@ -54,7 +70,15 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+    /// What is allowed but deserves a second look.
+    pub warnings: Problems,
+    /// Where each key stands.
+    origin: load::Origin,
 }
+
+/// The name of the authority that every demo makes for itself. A gateway that is no demo refuses
+/// certificates that bear it.
+pub const DEMO_CA: &str = "ravelin demo CA";
 
 /// One place where devices connect.
 #[derive(Debug)]
@@ -296,6 +320,31 @@ impl System {
     pub fn tls(&self) -> Option<&Arc<BackendTls>> {
         self.tls.as_ref()
     }
+
+    /// The same system, HTTP/2 not offered: for what only HTTP/1.1 can carry.
+    #[must_use]
+    pub fn without_http2(&self) -> Self {
+        let mut system = self.clone();
+        if let Some(tls) = self.tls.as_ref().filter(|tls| tls.http2) {
+            system.tls = Some(Arc::new(BackendTls {
+                authorities: tls.authorities.clone(),
+                name: tls.name.clone(),
+                pins: tls.pins.clone(),
+                http2: false,
+                post_quantum: tls.post_quantum,
+            }));
+        }
+        system
+    }
+
+    /// The same system without TLS: for a probe that only asks whether the port is open.
+    #[must_use]
+    pub fn without_tls(&self) -> Self {
+        Self {
+            tls: None,
+            ..self.clone()
+        }
+    }
 }
 
 /// Local addresses that outward connections start from; several for more ports, used in turn.
@@ -506,6 +555,8 @@ pub enum Authorization {
 pub struct Tunnel {
     /// Without a byte either way.
     pub idle: Duration,
+    /// Without a byte once one side has closed its half.
+    pub half_closed: Duration,
     /// From its opening.
     pub absolute: Duration,
     /// Idle limits by port, for mail.
@@ -556,4 +607,18 @@ pub enum LogOutput {
     Off,
     /// Standard output.
     Stdout,
+}
+
+#[cfg(test)]
+impl System {
+    /// A system as a test needs it.
+    pub(crate) fn at(host: &str, port: u16, tls: Option<BackendTls>) -> Self {
+        Self {
+            what: format!("test {host}:{port}").into(),
+            host: crate::permit::Host::parse(host).unwrap(),
+            port,
+            source: Source::default(),
+            tls: tls.map(Arc::new),
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! ravelin.
 
+mod admin;
 pub mod auth;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod crypto;
+mod demo;
 pub mod dial;
 pub mod listener;
 pub mod metrics;

@@ -1,6 +1,302 @@
 //! Every counter and gauge, declared in one place.
 
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
 pub mod access_log;
 
-/// A task of ours panicked.
-pub fn count_panic() {}
+/// The numbers of one gateway. Nothing that a device chose is a label.
+pub struct Metrics {
+    /// Open connections, by listener.
+    pub connections: Family<ByListener, Gauge>,
+    /// Connections accepted, by listener.
+    pub accepted: Family<ByListener, Counter>,
+    /// Requests that ended, by app and status.
+    pub requests: Family<ByAnswer, Counter>,
+    /// Requests in hand.
+    pub in_hand: Gauge,
+    /// Seconds to the head of an answer, by app.
+    pub latency: Family<ByApp, Histogram>,
+    /// Refusals, by stage and status.
+    pub refusals: Family<ByStage, Counter>,
+    /// Open tunnels and upgraded connections.
+    pub tunnels: Gauge,
+    /// Tunnels that ended, by the way they ended.
+    pub tunnels_ended: Family<ByEnd, Counter>,
+    /// Bytes of tunnels and upgraded connections, by direction.
+    pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Reloads, by result.
+    pub reloads: Family<ByResult, Counter>,
+    sessions: Gauge,
+    panics: Gauge,
+    log_lines_lost: Gauge,
+    node_up: Family<ByNode, Gauge>,
+    node_requests: Family<ByNode, Gauge>,
+    certificate_expiry: Family<ByCertificate, Gauge<f64, AtomicU64>>,
+    registry: Mutex<Registry>,
+}
+
+/// One node as the metrics show it.
+#[derive(Debug)]
+pub struct NodeReading {
+    /// The pool's name.
+    pub pool: Arc<str>,
+    /// The node's address as configured.
+    pub node: String,
+    /// It takes requests.
+    pub up: bool,
+    /// Requests it has in hand.
+    pub requests: usize,
+}
+
+/// What is read when somebody asks, rather than counted as it happens.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Sessions in force.
+    pub sessions: usize,
+    /// Tasks that panicked.
+    pub panics: u64,
+    /// Lines that the access log lost.
+    pub log_lines_lost: u64,
+    /// All nodes.
+    pub nodes: Vec<NodeReading>,
+    /// Certificates and the end of their validity, in seconds since the epoch.
+    pub certificates: Vec<(Arc<str>, i64)>,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("ravelin");
+        let metrics = Self {
+            connections: Family::default(),
+            accepted: Family::default(),
+            requests: Family::default(),
+            in_hand: Gauge::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            refusals: Family::default(),
+            tunnels: Gauge::default(),
+            tunnels_ended: Family::default(),
+            tunnel_bytes: Family::default(),
+            reloads: Family::default(),
+            sessions: Gauge::default(),
+            panics: Gauge::default(),
+            log_lines_lost: Gauge::default(),
+            node_up: Family::default(),
+            node_requests: Family::default(),
+            certificate_expiry: Family::default(),
+            registry: Mutex::default(),
+        };
+        let r = &mut registry;
+        let m = &metrics;
+        r.register("connections", "Open connections", m.connections.clone());
+        r.register("accepted", "Connections accepted", m.accepted.clone());
+        r.register("requests", "Requests that ended", m.requests.clone());
+        r.register("requests_in_hand", "Requests in hand", m.in_hand.clone());
+        r.register_with_unit(
+            "answer",
+            "Time to the head of an answer",
+            Unit::Seconds,
+            m.latency.clone(),
+        );
+        r.register(
+            "refusals",
+            "Refusals by stage and status",
+            m.refusals.clone(),
+        );
+        r.register(
+            "tunnels",
+            "Open tunnels and upgraded connections",
+            m.tunnels.clone(),
+        );
+        r.register(
+            "tunnels_ended",
+            "Tunnels that ended",
+            m.tunnels_ended.clone(),
+        );
+        r.register_with_unit(
+            "tunnel",
+            "Bytes of tunnels and upgraded connections",
+            Unit::Bytes,
+            m.tunnel_bytes.clone(),
+        );
+        r.register("reloads", "Reloads by result", m.reloads.clone());
+        r.register("sessions", "Sessions in force", m.sessions.clone());
+        r.register("panics", "Tasks that panicked: bugs", m.panics.clone());
+        r.register(
+            "log_lines_lost",
+            "Access log lines lost because the output stood still",
+            m.log_lines_lost.clone(),
+        );
+        r.register("node_up", "1 when a node takes requests", m.node_up.clone());
+        r.register(
+            "node_requests",
+            "Requests a node has in hand",
+            m.node_requests.clone(),
+        );
+        r.register_with_unit(
+            "certificate_expiry",
+            "End of a certificate's validity, since the epoch",
+            Unit::Seconds,
+            m.certificate_expiry.clone(),
+        );
+        *metrics
+            .registry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+
+    /// The page that Prometheus reads (OpenMetrics text, version 1.0.0).
+    pub fn page(&self, reading: &Reading) -> String {
+        self.sessions.set(clamp(reading.sessions as u64));
+        self.panics.set(clamp(reading.panics));
+        self.log_lines_lost.set(clamp(reading.log_lines_lost));
+        self.node_up.clear();
+        self.node_requests.clear();
+        for node in &reading.nodes {
+            let label = ByNode {
+                pool: node.pool.to_string(),
+                node: node.node.clone(),
+            };
+            self.node_up.get_or_create(&label).set(node.up.into());
+            self.node_requests
+                .get_or_create(&label)
+                .set(clamp(node.requests as u64));
+        }
+        self.certificate_expiry.clear();
+        for (certificate, expiry) in &reading.certificates {
+            #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit an f64")]
+            let expiry = *expiry as f64;
+            let certificate = certificate.to_string();
+            self.certificate_expiry
+                .get_or_create(&ByCertificate { certificate })
+                .set(expiry);
+        }
+        let mut page = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a String cannot fail.
+        let _written = encode(&mut page, &registry);
+        page
+    }
+
+    /// Counts the end of a request.
+    pub fn request_ended(&self, app: &str, status: u16, took: Duration) {
+        let app = app.to_owned();
+        self.latency
+            .get_or_create(&ByApp { app: app.clone() })
+            .observe(took.as_secs_f64());
+        self.requests.get_or_create(&ByAnswer { app, status }).inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics(..)")
+    }
+}
+
+/// Adds one to a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Held {
+    /// Adds one now.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Label: a listener's name.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByListener {
+    /// From the configuration.
+    pub listener: String,
+}
+
+/// Label: an app's name, or `gateway`, `tunnel`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByApp {
+    /// From the configuration.
+    pub app: String,
+}
+
+/// Labels: app and status.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByAnswer {
+    /// From the configuration.
+    pub app: String,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Labels: stage and status.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByStage {
+    /// Which stage refused.
+    pub stage: &'static str,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Label: how a tunnel ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByEnd {
+    /// `closed`, `idle`, …
+    pub end: &'static str,
+}
+
+/// Label: `up` or `down`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByDirection {
+    /// `up`: from the device.
+    pub direction: &'static str,
+}
+
+/// Label: `good` or `bad`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByResult {
+    /// How it went.
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByNode {
+    pool: String,
+    node: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByCertificate {
+    certificate: String,
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+const LATENCY_BUCKETS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];

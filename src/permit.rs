@@ -170,4 +170,167 @@ impl Permit {
     pub fn policies(&self) -> &[Arc<str>] {
         &self.policies
     }
+
+    /// A permit for a test of what comes after the policy.
+    #[cfg(test)]
+    pub(crate) fn for_test(what: What, until: Option<Instant>) -> Self {
+        Self {
+            what,
+            until,
+            policies: Arc::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_lower_case_without_a_final_dot() {
+        for (text, name) in [
+            ("intranet.corp.test", "intranet.corp.test"),
+            ("Intranet.CORP.test.", "intranet.corp.test"),
+            ("intranet", "intranet"),
+            ("_sip._tcp.corp.test", "_sip._tcp.corp.test"),
+            ("1and1.test", "1and1.test"),
+            ("10.in-addr.arpa", "10.in-addr.arpa"),
+            ("0xyz", "0xyz"),
+            ("xn--bcher-kva.test", "xn--bcher-kva.test"),
+        ] {
+            assert_eq!(Host::parse(text), Ok(Host::Name(name.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_strictly() {
+        for (text, address) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::1", "::1"),
+            ("FD00::1", "fd00::1"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("::ffff:7f00:1", "127.0.0.1"),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(Host::parse(text), Ok(Host::Address(address)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_some_resolvers_take_for_an_address_is_refused() {
+        for text in [
+            "127.1",
+            "127.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.0.0.1",
+            "0x7F.1",
+            "a.0x1",
+            "a.0X",
+            "0177.0.0.1",
+            "127.0.0.01",
+            "127.0.0.1.",
+            "256.0.0.1",
+            "1.2.3.4.5",
+            "corp.1",
+            "fe80::1%eth0",
+            "[::1]",
+            "::1.",
+            ":::",
+        ] {
+            assert_eq!(Host::parse(text), Err(NotAHost), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_refused() {
+        let long_label = format!("{}.test", "a".repeat(64));
+        let long_name = ["a".repeat(50).as_str(); 6].join(".");
+        for text in [
+            "",
+            ".",
+            "..",
+            ".test",
+            "a..test",
+            "a.test..",
+            "-a.test",
+            "a-.test",
+            "a b.test",
+            "a/b.test",
+            "a@b.test",
+            "a%2eb.test",
+            "a\0.test",
+            "a\r\n.test",
+            "b\u{fc}cher.test",
+            "a\u{3002}test",
+            long_label.as_str(),
+            long_name.as_str(),
+        ] {
+            assert_eq!(Host::parse(text), Err(NotAHost), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_host_and_a_port() {
+        for (text, shown) in [
+            ("intranet.corp.test:443", "intranet.corp.test:443"),
+            ("Intranet.:80", "intranet:80"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("[fd00::1]:65535", "[fd00::1]:65535"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("a.test:0443", "a.test:443"),
+        ] {
+            assert_eq!(Target::parse(text).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_target_without_a_strict_port_is_refused() {
+        for text in [
+            "",
+            ":",
+            ":80",
+            "a.test",
+            "a.test:",
+            "a.test:0",
+            "a.test:65536",
+            "a.test:+80",
+            "a.test:-80",
+            "a.test: 80",
+            "a.test:80 ",
+            "a.test:000080",
+            "a.test:http",
+            "user@a.test:80",
+            "http://a.test:80",
+            "::1:80",
+            "fd00::1:80",
+            "[::1]",
+            "[::1]80",
+            "[::1%1]:80",
+            "[127.0.0.1]:80",
+            "[a.test]:80",
+            "[]:80",
+            "127.1:80",
+            "a.test:80/",
+        ] {
+            assert_eq!(Target::parse(text), Err(NotAHost), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            drop(Host::parse(&text));
+            drop(Target::parse(&text));
+        }
+
+        #[test]
+        fn what_was_read_reads_the_same_again(text in "[a-zA-Z0-9._:\\[\\]-]{1,30}") {
+            if let Ok(target) = Target::parse(&text) {
+                prop_assert_eq!(Target::parse(&target.to_string()), Ok(target));
+            }
+        }
+    }
 }

@@ -1,6 +1,15 @@
 //! Tasks: every spawned task, so that a drain waits for it, and its deadline ends it.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -19,6 +28,7 @@ pub struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
     ending: CancellationToken,
+    panics: Arc<AtomicU64>,
 }
 
 impl Tasks {
@@ -34,10 +44,11 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let ending = self.ending.clone();
+        let panics = Arc::clone(&self.panics);
         self.tracker.spawn(async move {
             let caught = AssertUnwindSafe(future).catch_unwind();
             if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
-                crate::metrics::count_panic();
+                panics.fetch_add(1, Ordering::Relaxed);
                 error!(message = panic_message(&*panic), "a task panicked");
             }
         })
@@ -50,6 +61,11 @@ impl Tasks {
         T: Send + 'static,
     {
         self.tracker.spawn_blocking(work)
+    }
+
+    /// Tasks that panicked since the start: bugs of ours.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// Fires when a drain begins: accept nothing new.

@@ -1,1 +1,611 @@
 //! Opens a micro-VPN tunnel for a permit.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use self::connect::Tunnel;
+use crate::{
+    clock, config,
+    dial::{self, Dialer, resolve},
+    permit::{Permit, What},
+    refusal, relay,
+    shutdown::Tasks,
+    web::Answer,
+};
+
+mod connect;
+
+/// Opens tunnels and knows their limits.
+#[derive(Debug)]
+pub struct Tunnels {
+    config: config::Tunnel,
+    dialer: Arc<Dialer>,
+    tasks: Tasks,
+}
+
+impl Tunnels {
+    /// With the limits of a configuration.
+    pub fn new(config: config::Tunnel, dialer: Arc<Dialer>, tasks: Tasks) -> Self {
+        Self {
+            config,
+            dialer,
+            tasks,
+        }
+    }
+
+    /// Whether a port may be asked for at all.
+    pub fn is_port_open(&self, port: u16) -> bool {
+        self.config.ports.is_empty() || self.config.ports.contains(&port)
+    }
+
+    /// Connects what the permit allows, and answers with a takeover that relays until the end.
+    ///
+    /// `ended` is the session's signal. `held` is what the tunnel counts against (the session's
+    /// usage); it is given back when the tunnel is over. `done` is called once, whatever ends the
+    /// tunnel, also when it never began.
+    ///
+    /// # Errors
+    ///
+    /// When nothing could be connected; `done` is not called then.
+    pub async fn open(
+        &self,
+        permit: &Permit,
+        ended: CancellationToken,
+        held: impl Send + 'static,
+        done: impl FnOnce(Closed) + Send + 'static,
+    ) -> Result<Opened, dial::Error> {
+        let (backend, address) = self.dialer.tunnel(permit).await?;
+        let stops = [ended, self.tasks.ending().clone()];
+        let tunnel = Tunnel::new(
+            backend,
+            address,
+            self.limits(permit, address.port()),
+            stops,
+            Box::new(move |closed| {
+                drop(held);
+                done(closed);
+            }),
+        );
+        Ok(Opened {
+            answer: tunnel.answer(),
+            address,
+        })
+    }
+
+    /// A permit that ends by itself ends its tunnel.
+    fn limits(&self, permit: &Permit, connected: u16) -> relay::Limits {
+        let config = &self.config;
+        let port = match permit.what() {
+            What::Tunnel { target, .. } => target.port,
+            What::App { .. } => connected,
+        };
+        let left = permit
+            .until()
+            .map(|until| until.saturating_duration_since(clock::now()));
+        relay::Limits {
+            idle: *config.idle_by_port.get(&port).unwrap_or(&config.idle),
+            half_closed: config.half_closed,
+            absolute: left.map_or(config.absolute, |left| left.min(config.absolute)),
+            block: config.block,
+        }
+    }
+}
+
+/// An open tunnel.
+#[derive(Debug)]
+pub struct Opened {
+    /// 200, and the takeover that relays.
+    pub answer: Answer,
+    /// Who was connected.
+    pub address: SocketAddr,
+}
+
+/// A tunnel that is over, for the log.
+#[derive(Debug)]
+pub struct Closed {
+    /// Who was connected.
+    pub address: SocketAddr,
+    /// Bytes from the device.
+    pub up: u64,
+    /// Bytes to the device.
+    pub down: u64,
+    /// From its opening.
+    pub lasted: Duration,
+    /// Why; `None`: the device went away before it began, or the gateway ended.
+    pub end: Option<relay::End>,
+}
+
+/// A refused tunnel as `Proxy-Status` tells it (RFC 9209).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyError {
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The registered error type (RFC 9209, section 2.3).
+    pub error: &'static str,
+    /// What the DNS server said.
+    pub rcode: Option<&'static str>,
+}
+
+impl ProxyError {
+    /// The policy, or the list of ports, says no. So does a name that no policy can match: denied,
+    /// invisible and non-existent look alike.
+    pub const DENIED: Self = Self::new(StatusCode::FORBIDDEN, "http_request_denied");
+
+    /// The session has as many tunnels as it may have.
+    pub const LIMIT: Self = Self::new(StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached");
+
+    const fn new(status: StatusCode, error: &'static str) -> Self {
+        Self {
+            status,
+            error,
+            rcode: None,
+        }
+    }
+
+    const fn dns(rcode: Option<&'static str>) -> Self {
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            error: "dns_error",
+            rcode,
+        }
+    }
+
+    /// The value of `Proxy-Status`: nothing of our inside, and the id that finds the reason in
+    /// the log.
+    pub fn header(&self, gateway: &str, id: refusal::Id) -> HeaderValue {
+        let Self { error, rcode, .. } = self;
+        let rcode = rcode.map_or_else(String::new, |rcode| format!("; rcode=\"{rcode}\""));
+        HeaderValue::try_from(format!(
+            "\"{gateway}\"; error={error}{rcode}; details=\"{id}\""
+        ))
+        .unwrap_or_else(|_not_a_host| HeaderValue::from_static("ravelin"))
+    }
+}
+
+/// Only for targets that a policy permits: others are told [`ProxyError::DENIED`] and no more.
+impl From<&dial::Error> for ProxyError {
+    fn from(error: &dial::Error) -> Self {
+        use dial::Error as E;
+        match error {
+            E::Connect { source, .. } => connect_error(source.kind()),
+            E::Expired => Self::DENIED,
+            E::NoTls(_) | E::Source { .. } => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "proxy_configuration_error",
+            ),
+            E::Permit | E::Socket { .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error")
+            }
+            E::Refused { .. } => Self::new(StatusCode::FORBIDDEN, "destination_ip_prohibited"),
+            E::Timeout { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+            E::Tls { source, .. } => tls_error(source),
+            E::Unresolved { source, .. } => match source {
+                resolve::Error::Failed { rcode, .. } => Self::dns(*rcode),
+                resolve::Error::NoAddress => Self::dns(Some("NOERROR")),
+                resolve::Error::NoSuchName => Self::dns(Some("NXDOMAIN")),
+                resolve::Error::Silent(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, "dns_timeout"),
+            },
+        }
+    }
+}
+
+fn connect_error(kind: std::io::ErrorKind) -> ProxyError {
+    use std::io::ErrorKind as K;
+    let bad = StatusCode::BAD_GATEWAY;
+    if kind == K::ConnectionRefused {
+        ProxyError::new(bad, "connection_refused")
+    } else if kind == K::ConnectionReset || kind == K::ConnectionAborted {
+        ProxyError::new(bad, "connection_terminated")
+    } else if kind == K::HostUnreachable || kind == K::NetworkUnreachable {
+        ProxyError::new(bad, "destination_ip_unroutable")
+    } else if kind == K::TimedOut {
+        ProxyError::new(StatusCode::GATEWAY_TIMEOUT, "connection_timeout")
+    } else {
+        ProxyError::new(StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable")
+    }
+}
+
+fn tls_error(error: &dial::tls::Error) -> ProxyError {
+    use dial::tls::Error as E;
+    match error {
+        E::Certificate { .. } => ProxyError::new(StatusCode::BAD_GATEWAY, "tls_certificate_error"),
+        E::Ending | E::Provider(_) => {
+            ProxyError::new(StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error")
+        }
+        E::Handshake(_) => ProxyError::new(StatusCode::BAD_GATEWAY, "tls_protocol_error"),
+        E::Authorities { .. } | E::Name(_) | E::NoAuthorities(_) | E::NoSystemAuthorities => {
+            ProxyError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "proxy_configuration_error",
+            )
+        }
+        E::Timeout(_) => ProxyError::new(StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::IpAddr,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        net::{TcpListener, TcpStream},
+        sync::oneshot,
+    };
+
+    use super::*;
+    use crate::{
+        config::{Dns, Network, Source},
+        permit::Target,
+        web::{Body, Stream},
+    };
+
+    #[tokio::test]
+    async fn a_tunnel_carries_bytes_and_tells_its_end() {
+        let mut world = World::open().await;
+
+        world.device.write_all(b"to the backend").await.unwrap();
+        world.device.shutdown().await.unwrap();
+        let mut came = String::new();
+        world.backend.read_to_string(&mut came).await.unwrap();
+        assert_eq!(came, "to the backend");
+        assert!(world.held.load(Ordering::Relaxed));
+        world.backend.write_all(b"to the device").await.unwrap();
+        drop(world.backend);
+        let mut came = String::new();
+        world.device.read_to_string(&mut came).await.unwrap();
+        assert_eq!(came, "to the device");
+
+        let closed = world.closed.await.unwrap();
+        assert_eq!((closed.up, closed.down), (14, 13));
+        assert!(matches!(closed.end, Some(relay::End::Closed)));
+        assert!(
+            !world.held.load(Ordering::Relaxed),
+            "the session gets its slot back"
+        );
+    }
+
+    #[tokio::test]
+    async fn many_bytes_come_back_over_http2() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels = Arc::new(tunnels(address));
+        let tasks = tunnels.tasks.clone();
+        let (device, near) = duplex(1 << 16);
+        drop(tasks.spawn(async move {
+            let (mut backend, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = backend.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        }));
+        let opening = Arc::clone(&tunnels);
+        let service = service_fn(move |request| {
+            let tunnels = Arc::clone(&opening);
+            async move {
+                take_over(
+                    &tunnels,
+                    request,
+                    address,
+                    CancellationToken::new(),
+                    (),
+                    |_| (),
+                )
+                .await
+            }
+        });
+        let server = hyper::server::conn::http2::Builder::new(tasks.clone());
+        let serving = server.serve_connection(TokioIo::new(near), service);
+        drop(tasks.spawn(async move { drop(serving.await) }));
+
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(tasks.clone(), TokioIo::new(device))
+                .await
+                .unwrap();
+        drop(tasks.spawn(async move { drop(connection.await) }));
+        let ask = Request::connect(address.to_string())
+            .body(Body::empty())
+            .unwrap();
+        let answer = sender.send_request(ask).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+        let (mut read, mut write) = tokio::io::split(stream);
+
+        let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let mut came = Vec::new();
+        let (wrote, read) = tokio::join!(
+            async {
+                write.write_all(&sent).await?;
+                write.shutdown().await
+            },
+            read.read_to_end(&mut came)
+        );
+        wrote.unwrap();
+        read.unwrap();
+        assert!(came == sent, "{} of {} bytes", came.len(), sent.len());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_session_resets_the_backend() {
+        let mut world = World::open().await;
+        world.device.write_all(b"part of").await.unwrap();
+        world.backend.read_exact(&mut [0; 7]).await.unwrap();
+
+        world.ended.cancel();
+
+        let error = world.backend.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let closed = world.closed.await.unwrap();
+        assert!(matches!(closed.end, Some(relay::End::Stopped)));
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_never_began_is_told_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels = tunnels(address);
+        let (tell, told) = oneshot::channel();
+
+        let opened = tunnels
+            .open(&permit(address), CancellationToken::new(), (), |closed| {
+                drop(tell.send(closed));
+            })
+            .await
+            .unwrap();
+        let (mut backend, _) = listener.accept().await.unwrap();
+        assert_eq!(opened.answer.response.status(), StatusCode::OK);
+        drop(opened);
+
+        assert!(told.await.unwrap().end.is_none());
+        let error = backend.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_cannot_be_opened_gives_its_slot_back() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let (slot, held) = slot();
+
+        let refused = tunnels(address)
+            .open(&permit(address), CancellationToken::new(), slot, |_| ())
+            .await
+            .unwrap_err();
+
+        assert_eq!(ProxyError::from(&refused).error, "connection_refused");
+        assert!(!held.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn limits_follow_port_and_permit() {
+        let mail = SocketAddr::from(([127, 0, 0, 1], 993));
+        let web = SocketAddr::from(([127, 0, 0, 1], 443));
+        let tunnels = tunnels(mail);
+
+        assert_eq!(
+            tunnels.limits(&permit(mail), 993).idle,
+            Duration::from_secs(2100)
+        );
+        assert_eq!(
+            tunnels.limits(&permit(web), 443).idle,
+            Duration::from_secs(900)
+        );
+        let what = permit(web).what().clone();
+        let short = Permit::for_test(what, Some(clock::now() + Duration::from_secs(60)));
+        assert!(tunnels.limits(&short, 443).absolute <= Duration::from_secs(60));
+        assert!(tunnels.is_port_open(443) && !tunnels.is_port_open(25));
+    }
+
+    #[test]
+    fn every_error_has_its_status_and_word() {
+        use resolve::Error as R;
+        let what: Arc<str> = "a.test:80".into();
+        let address = SocketAddr::from(([10, 0, 0, 1], 80));
+        let connect = |kind: std::io::ErrorKind| dial::Error::Connect {
+            what: "a.test:80".into(),
+            address,
+            source: kind.into(),
+        };
+        let unresolved = |source| dial::Error::Unresolved {
+            what: "a.test:80".into(),
+            source,
+        };
+        for (error, status, shown) in [
+            (
+                connect(std::io::ErrorKind::ConnectionRefused),
+                502,
+                "connection_refused",
+            ),
+            (
+                connect(std::io::ErrorKind::HostUnreachable),
+                502,
+                "destination_ip_unroutable",
+            ),
+            (
+                connect(std::io::ErrorKind::TimedOut),
+                504,
+                "connection_timeout",
+            ),
+            (
+                connect(std::io::ErrorKind::Other),
+                503,
+                "destination_unavailable",
+            ),
+            (
+                unresolved(R::NoSuchName),
+                502,
+                "dns_error; rcode=\"NXDOMAIN\"",
+            ),
+            (
+                unresolved(R::NoAddress),
+                502,
+                "dns_error; rcode=\"NOERROR\"",
+            ),
+            (unresolved(R::Silent(Duration::ZERO)), 504, "dns_timeout"),
+            (
+                dial::Error::Refused {
+                    what: Arc::clone(&what),
+                    address: address.ip(),
+                    why: "x",
+                },
+                403,
+                "destination_ip_prohibited",
+            ),
+            (
+                dial::Error::Timeout {
+                    what,
+                    address,
+                    limit: Duration::ZERO,
+                },
+                504,
+                "connection_timeout",
+            ),
+            (dial::Error::Permit, 500, "proxy_internal_error"),
+            (dial::Error::Expired, 403, "http_request_denied"),
+        ] {
+            let told = ProxyError::from(&error);
+            let id = refusal::Id::generate();
+            assert_eq!(told.status.as_u16(), status, "{error}");
+            assert_eq!(
+                told.header("gw.example.com", id),
+                format!("\"gw.example.com\"; error={shown}; details=\"{id}\"").as_str()
+            );
+        }
+    }
+
+    /// A device that sent CONNECT and read its 200, and the backend it reached.
+    struct World {
+        device: DuplexStream,
+        backend: TcpStream,
+        ended: CancellationToken,
+        held: Arc<AtomicBool>,
+        closed: oneshot::Receiver<Closed>,
+    }
+
+    impl World {
+        async fn open() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let tunnels = Arc::new(tunnels(address));
+            let ended = CancellationToken::new();
+            let (slot, held) = slot();
+            let (tell, closed) = oneshot::channel();
+            let opening = std::sync::Mutex::new(Some((slot, tell)));
+            let (mut device, near) = duplex(1 << 16);
+
+            let tasks = tunnels.tasks.clone();
+            let stop = ended.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (slot, tell) = opening.lock().unwrap().take().unwrap();
+                let (tunnels, stop) = (Arc::clone(&tunnels), stop.clone());
+                async move {
+                    let done = |closed| drop(tell.send(closed));
+                    take_over(&tunnels, request, address, stop, slot, done).await
+                }
+            });
+            drop(tasks.spawn(async move {
+                let serve = http1::Builder::new().serve_connection(TokioIo::new(near), service);
+                drop(serve.with_upgrades().await);
+            }));
+            let ask = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            device.write_all(ask.as_bytes()).await.unwrap();
+            let (backend, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(device.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(b"HTTP/1.1 200 "));
+            Self {
+                device,
+                backend,
+                ended,
+                held,
+                closed,
+            }
+        }
+    }
+
+    /// What the web stages do with the answer to CONNECT.
+    async fn take_over(
+        tunnels: &Tunnels,
+        request: Request<Incoming>,
+        address: SocketAddr,
+        ended: CancellationToken,
+        held: impl Send + 'static,
+        done: impl FnOnce(Closed) + Send + 'static,
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        let opened = tunnels.open(&permit(address), ended, held, done).await;
+        let Answer { response, then } = opened.unwrap().answer;
+        let takeover = then.unwrap();
+        drop(tunnels.tasks.spawn(async move {
+            let upgraded = hyper::upgrade::on(request).await.unwrap();
+            takeover(Stream::Http2(TokioIo::new(upgraded))).await;
+        }));
+        Ok(response)
+    }
+
+    struct Slot(Arc<AtomicBool>);
+
+    impl Drop for Slot {
+        fn drop(&mut self) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn slot() -> (Slot, Arc<AtomicBool>) {
+        let held = Arc::new(AtomicBool::new(true));
+        (Slot(Arc::clone(&held)), held)
+    }
+
+    fn permit(address: SocketAddr) -> Permit {
+        let what = What::Tunnel {
+            target: Target::parse(&address.to_string()).unwrap(),
+            addresses: [address].into(),
+        };
+        Permit::for_test(what, None)
+    }
+
+    fn tunnels(allowed: SocketAddr) -> Tunnels {
+        let seconds = Duration::from_secs;
+        let network = Network {
+            inside: Vec::new(),
+            allow: vec![allowed],
+            public_addresses: Vec::<IpAddr>::new(),
+            source: Source::default(),
+            tunnel_sources: Vec::new(),
+            connect_timeout: seconds(5),
+            attempt_delay: Duration::from_millis(250),
+            kept_idle: seconds(60),
+            keepalive: seconds(30),
+            user_timeout: seconds(30),
+        };
+        let dns = Dns {
+            servers: Vec::new(),
+            zones: Vec::new(),
+            source: Source::default(),
+            timeout: seconds(1),
+            cache_entries: 10,
+            max_ttl: seconds(60),
+        };
+        let config = config::Tunnel {
+            idle: seconds(900),
+            half_closed: seconds(300),
+            absolute: seconds(86400),
+            idle_by_port: [(993, seconds(2100))].into(),
+            max_per_session: 10,
+            opens_per_second: 10,
+            block: 64 << 10,
+            ports: vec![443, 993],
+        };
+        let tasks = Tasks::new();
+        let dialer = Arc::new(Dialer::with(&network, &dns, &[], tasks.clone()));
+        Tunnels::new(config, dialer, tasks)
+    }
+}

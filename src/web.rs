@@ -1,15 +1,39 @@
 //! HTTP/1.1 or HTTP/2, as ALPN said: requests with limits on head, body and time.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
 pub use self::{body::Body, stream::Stream};
+use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 
 pub mod body;
+pub mod chunked;
+pub mod head;
+pub mod headers;
+mod http1;
+mod http2;
 pub mod login;
 pub mod page;
+pub mod path;
 pub mod stream;
+
+/// Serves one connection to its end, in the protocol that the handshake agreed on.
+///
+/// The handler may be one for all connections, or one that knows this one's peer.
+pub(crate) async fn serve<H: Handler>(
+    stream: tls::Stream,
+    peer: Arc<Peer>,
+    limits: Arc<Limits>,
+    tasks: Tasks,
+    handler: Arc<H>,
+) {
+    if peer.tls.http2 {
+        http2::serve(stream, limits, &tasks, handler).await;
+    } else {
+        http1::serve(stream, limits, &tasks, handler).await;
+    }
+}
 
 /// Takes requests, whichever protocol brought them: [`service`] in the gateway, echoes in tests.
 pub trait Handler: Send + Sync + 'static {
@@ -20,10 +44,16 @@ pub trait Handler: Send + Sync + 'static {
     fn refuse(&self, refusal: &Refusal) -> Response<Body>;
 }
 
+/// What `:protocol` said in an extended `CONNECT` (RFC 8441): an extension of such a request.
+///
+/// Over HTTP/1.1 the same is asked for with `Upgrade`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocol(pub Arc<str>);
+
 /// What could not become a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// 400, 408, 414, 431, 501 or 505.
+    /// 400, 408, 414, 417, 431, 500 or 505.
     pub status: http::StatusCode,
     /// For the log: which rule.
     pub reason: &'static str,

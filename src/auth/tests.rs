@@ -34,11 +34,10 @@ fn authenticator(login: &config::Login) -> Arc<Authenticator> {
     let path = std::env::temp_dir().join(name);
     let hash = hash_password(&secret("right"));
     std::fs::write(&path, format!("alice:sales:{hash}\n")).unwrap();
-    let authenticator = Authenticator::for_test(&path, login, &Tasks::new());
+    let authenticator = Authenticator::for_test(&path, login);
     std::fs::remove_file(&path).unwrap();
     Arc::new(authenticator)
 }
-
 
 fn secret(text: &str) -> Secret {
     Secret::new(text.as_bytes().to_vec())
@@ -204,7 +203,14 @@ async fn what_no_directory_must_be_asked_is_refused_first() {
 fn the_next_step_is_counted_from_the_request() {
     let asked = clock::now();
     let step = Duration::from_millis(500);
-    for (passed, left) in [(0, 500), (1, 499), (499, 1), (500, 0), (501, 499), (1200, 300)] {
+    for (passed, left) in [
+        (0, 500),
+        (1, 499),
+        (499, 1),
+        (500, 0),
+        (501, 499),
+        (1200, 300),
+    ] {
         let now = asked + Duration::from_millis(passed);
         assert_eq!(until_step(asked, now, step), Duration::from_millis(left));
     }

@@ -1,8 +1,23 @@
-//! One line for each request and each tunnel, as JSON: no query strings, no secrets.
+//! One JSON line for each request and each tunnel: no query strings, no secrets, all escaped.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
-use crate::refusal;
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{clock, config::LogOutput, refusal, relay};
 
 /// What is known about one request when it ends. Every stage writes what it found out.
 #[derive(Debug, Default)]
@@ -13,7 +28,7 @@ pub struct Record {
     pub session: Option<Arc<str>>,
     /// The app's name.
     pub app: Option<Arc<str>>,
-    /// The tunnel's target, or the node's name.
+    /// A tunnel's target, or the node's name.
     pub target: Option<String>,
     /// Who was dialled.
     pub backend: Option<SocketAddr>,
@@ -21,6 +36,17 @@ pub struct Record {
     pub policies: Vec<Arc<str>>,
     /// Why it was refused, if it was.
     pub refused: Option<Refused>,
+    /// What a tunnel or WebSocket moved; shared with the relay that runs it.
+    pub relayed: Option<Arc<Relayed>>,
+}
+
+/// What a tunnel or WebSocket moved, and how it ended.
+#[derive(Debug, Default)]
+pub struct Relayed {
+    /// Bytes each way.
+    pub counts: Arc<relay::Counts>,
+    /// How it ended, once it has.
+    pub end: OnceLock<&'static str>,
 }
 
 /// A refusal as the log tells it; the device is told the id alone.
@@ -44,5 +70,347 @@ impl Record {
             reason: reason.into(),
         });
         id
+    }
+}
+
+/// One line of the log. Empty fields are left out.
+#[derive(Debug, Default, Serialize)]
+pub struct Line<'a> {
+    /// `request`, `tunnel` or `connection`.
+    pub kind: &'static str,
+    /// Number of the connection.
+    pub connection: u64,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The device's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<SocketAddr>,
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub protocol: &'a str,
+    /// Method.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub method: Cow<'a, str>,
+    /// Host, without a port.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub host: Cow<'a, str>,
+    /// Path, without a query.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub path: Cow<'a, str>,
+    /// `User-Agent`, cut at 200 bytes.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub agent: Cow<'a, str>,
+    /// Status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// To the answer's head, or the life of a tunnel, in milliseconds.
+    pub ms: f64,
+    /// Bytes from the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<u64>,
+    /// Bytes to the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down: Option<u64>,
+    /// How a tunnel ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<&'a str>,
+    /// What stages found out.
+    #[serde(flatten)]
+    pub found: Found<'a>,
+}
+
+/// A [`Record`] as it is written.
+#[derive(Debug, Default, Serialize)]
+pub struct Found<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    policies: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+}
+
+impl<'a> From<&'a Record> for Found<'a> {
+    fn from(record: &'a Record) -> Self {
+        let refused = record.refused.as_ref();
+        Self {
+            user: record.user.as_deref().map(printable),
+            session: record.session.as_deref(),
+            app: record.app.as_deref(),
+            target: record.target.as_deref().map(printable),
+            backend: record.backend,
+            policies: &record.policies,
+            refusal: refused.map(|refused| refused.id.as_str()),
+            stage: refused.map(|refused| refused.stage),
+            reason: refused.map(|refused| printable(&refused.reason)),
+        }
+    }
+}
+
+/// Where lines go. Writing costs the caller a copy into a buffer; a thread of its own writes that
+/// out. When the output stands still, lines beyond [`BUFFER_LIMIT`] are dropped and counted.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Option<Arc<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    buffer: Vec<u8>,
+    reopen: bool,
+    closing: bool,
+    written: bool,
+}
+
+impl AccessLog {
+    /// Opens the output and starts the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened for appending.
+    pub fn open(output: &LogOutput) -> io::Result<Self> {
+        let (sink, path): (Sink, _) = match output {
+            LogOutput::Off => return Ok(Self(None)),
+            LogOutput::Stdout => (Sink::Stdout, None),
+            LogOutput::File(path) => (Sink::File(append(path)?), Some(path.clone())),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                buffer: Vec::new(),
+                reopen: false,
+                closing: false,
+                written: true,
+            }),
+            wake: Condvar::new(),
+            lost: AtomicU64::new(0),
+        });
+        let writer = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_out(&writer, sink, path.as_deref()))?;
+        Ok(Self(Some(shared)))
+    }
+
+    /// Writes one line.
+    pub fn write(&self, line: &Line<'_>) {
+        #[derive(Serialize)]
+        struct Stamped<'a> {
+            time: String,
+            #[serde(flatten)]
+            line: &'a Line<'a>,
+        }
+        let Some(shared) = &self.0 else { return };
+        let stamped = Stamped {
+            time: timestamp(),
+            line,
+        };
+        let Ok(mut text) = serde_json::to_vec(&stamped) else {
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        text.push(b'\n');
+        let mut state = shared.lock();
+        if state.buffer.len().saturating_add(text.len()) > BUFFER_LIMIT {
+            drop(state);
+            shared.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let wake = state.buffer.is_empty();
+        state.buffer.append(&mut text);
+        drop(state);
+        if wake {
+            shared.wake.notify_all();
+        }
+    }
+
+    /// Lines that were dropped because the output stood still.
+    pub fn lost(&self) -> u64 {
+        self.0
+            .as_ref()
+            .map_or(0, |shared| shared.lost.load(Ordering::Relaxed))
+    }
+
+    /// Opens the file again under its name, after somebody moved it away.
+    pub fn reopen(&self) {
+        if let Some(shared) = &self.0 {
+            shared.lock().reopen = true;
+            shared.wake.notify_all();
+        }
+    }
+
+    /// Writes what is buffered, at most for `limit`, and ends the thread.
+    pub fn close(&self, limit: Duration) {
+        let Some(shared) = &self.0 else { return };
+        let mut state = shared.lock();
+        state.closing = true;
+        shared.wake.notify_all();
+        let done = |state: &mut State| !state.written || !state.buffer.is_empty();
+        let waited = shared.wake.wait_timeout_while(state, limit, done);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Sink {
+    File(File),
+    Stdout,
+}
+
+impl Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes),
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes)?;
+                out.flush()
+            }
+        }
+    }
+}
+
+fn write_out(shared: &Shared, mut sink: Sink, path: Option<&Path>) {
+    let mut batch = Vec::new();
+    loop {
+        let mut state = shared.lock();
+        while state.buffer.is_empty() && !state.reopen && !state.closing {
+            state = shared
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.buffer.is_empty() && state.closing {
+            return;
+        }
+        let reopen = std::mem::take(&mut state.reopen);
+        std::mem::swap(&mut state.buffer, &mut batch);
+        state.written = false;
+        let closing = state.closing;
+        drop(state);
+
+        if let Err(error) = sink.write(&batch) {
+            let lines = batch.iter().filter(|&&b| b == b'\n').count();
+            shared.lost.fetch_add(lines as u64, Ordering::Relaxed);
+            tracing::error!(%error, lines, "the access log cannot be written");
+        }
+        batch.clear();
+        batch.shrink_to(BATCH_KEPT);
+        if reopen && let Some(path) = path {
+            match append(path) {
+                Ok(file) => sink = Sink::File(file),
+                Err(error) => {
+                    tracing::error!(%error, path = %path.display(), "the access log cannot be opened again");
+                }
+            }
+        }
+        shared.lock().written = true;
+        shared.wake.notify_all();
+        if !closing {
+            // Lines of the next moments go out in one write.
+            thread::sleep(GATHER);
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn timestamp() -> String {
+    OffsetDateTime::from(clock::wall())
+        .replace_millisecond(u16::try_from(clock::since_epoch().subsec_millis()).unwrap_or(0))
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        .format(&Rfc3339)
+        .unwrap_or_default()
+}
+
+/// The text with control, line-separating and direction-changing characters written out, so that
+/// it cannot forge a line or look like another text.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() && !text.bytes().any(|b| b.is_ascii_control()) {
+        return Cow::Borrowed(text);
+    }
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{feff}' | '\u{061c}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if !text.chars().any(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len().saturating_add(16));
+    for c in text.chars() {
+        if hidden(c) {
+            out.push_str(&format!("<U+{:04X}>", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Bytes that wait at most for an output that stands still.
+const BUFFER_LIMIT: usize = 8 << 20;
+
+const BATCH_KEPT: usize = 256 << 10;
+
+const GATHER: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_be_forged_by_what_a_device_sends() {
+        assert_eq!(printable("a\nb"), "a<U+000A>b");
+        assert_eq!(printable("a\u{202e}b"), "a<U+202E>b");
+        assert_eq!(printable("\u{1b}[2J"), "<U+001B>[2J");
+        assert_eq!(printable("Bücher"), "Bücher");
+    }
+
+    #[test]
+    fn lines_reach_the_file_before_the_log_is_closed() {
+        let directory = std::env::temp_dir().join(format!("ravelin-log-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("access.log");
+        let log = AccessLog::open(&LogOutput::File(path.clone())).unwrap();
+        for connection in 0..1000 {
+            log.write(&Line {
+                kind: "request",
+                connection,
+                ..Line::default()
+            });
+        }
+
+        log.close(Duration::from_secs(10));
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        let line: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(line["connection"], 999);
+        assert_eq!(log.lost(), 0);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -1,7 +1,7 @@
-//! Our I/O type: replayed prefix, TLS, writes coalesced.
+//! Our I/O type: read-ahead, TLS, and on demand writes that are gathered.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -11,10 +11,40 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::{
+    gather::{Flusher, Gathering},
+    socket::Socket,
+};
+
 /// A device's connection after its handshake.
+///
+/// Shutting it down sends `close_notify`, then closes our half of the TCP connection.
 #[derive(Debug)]
 pub struct Stream {
-    tls: tokio_rustls::server::TlsStream<TcpStream>,
+    tls: tokio_rustls::server::TlsStream<Socket>,
+}
+
+impl Stream {
+    pub(super) fn new(tls: tokio_rustls::server::TlsStream<Socket>) -> Self {
+        Self { tls }
+    }
+
+    /// The TCP connection below, for its addresses and options. Reading or writing there would
+    /// break TLS.
+    pub fn tcp(&self) -> &TcpStream {
+        self.tls.get_ref().0.tcp()
+    }
+
+    /// Splits it for HTTP/2: hyper gets the first half, whoever polls hyper's connection flushes
+    /// with the second half after each poll, as [`Flusher::drive`] does.
+    pub fn gathering(self) -> (Gathering, Flusher) {
+        super::gather::pair(self)
+    }
+
+    /// See [`Socket::hold_back`].
+    pub(super) fn hold_back(&mut self, held_back: bool) {
+        self.tls.get_mut().0.hold_back(held_back);
+    }
 }
 
 impl AsyncRead for Stream {
@@ -34,6 +64,18 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.tls).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

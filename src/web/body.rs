@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame, SizeHint};
 
 /// The body of a request or an answer; streaming, never collected.
 #[derive(Default)]
@@ -38,6 +39,75 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
     {
         Self(Kind::Stream(Box::pin(stream)))
+    }
+
+    /// The same body, failing with [`Error::TooLarge`] as soon as it is known to exceed `limit`.
+    pub fn limited(self, limit: u64) -> Self {
+        match http_body::Body::size_hint(&self).upper() {
+            Some(upper) if upper <= limit => self,
+            _ => Self::stream(Limited {
+                body: self,
+                limit,
+                left: limit,
+            }),
+        }
+    }
+
+    /// All bytes, for small bodies that the gateway itself reads. Trailers are dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the body breaks off, or has more than `limit` bytes.
+    pub async fn collect(self, limit: u64) -> Result<Bytes, Error> {
+        let mut body = self.limited(limit);
+        let mut all = BytesMut::new();
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            if let Ok(data) = frame?.into_data() {
+                if all.is_empty() && http_body::Body::is_end_stream(&body) {
+                    return Ok(data);
+                }
+                all.extend_from_slice(&data);
+            }
+        }
+        Ok(all.freeze())
+    }
+}
+
+/// A body that may not have more than so many bytes.
+struct Limited {
+    body: Body,
+    limit: u64,
+    left: u64,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.body.size_hint().lower() > self.left {
+            return Poll::Ready(Some(Err(Error::TooLarge(self.limit))));
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(Error::TooLarge(self.limit)))),
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

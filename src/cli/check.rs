@@ -1,0 +1,96 @@
+//! `ravelin check`: every problem of a configuration at once, or what it means.
+
+mod report;
+mod summary;
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use crate::config::{Config, Files, Problems, reference, schema};
+
+/// Options of `ravelin check`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The configuration; conf.d/*.toml beside it is read too
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/ravelin/ravelin.toml"
+    )]
+    config: PathBuf,
+    /// Look at the text alone, not at the files and secrets that it names
+    #[arg(long)]
+    no_files: bool,
+    /// Print the JSON Schema of the configuration, for editors
+    #[arg(long, conflicts_with = "reference")]
+    schema: bool,
+    /// Print every key with its type, default and meaning, as Markdown
+    #[arg(long)]
+    reference: bool,
+}
+
+/// Checks, and prints problems to standard error or what the configuration means to standard
+/// output.
+///
+/// # Errors
+///
+/// When the output cannot be written.
+pub(super) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    if options.schema {
+        let text = serde_json::to_string_pretty(schema())?;
+        return show(&(text + "\n"));
+    }
+    if options.reference {
+        return show(&reference());
+    }
+    let files = if options.no_files {
+        Files::Unchecked
+    } else {
+        Files::Checked
+    };
+    let config = match Config::load_with(&options.config, files) {
+        Ok(config) => config,
+        Err(problems) => return Ok(refuse(&problems)),
+    };
+    let problems = later_stages(&config, files);
+    if !problems.is_empty() {
+        return Ok(refuse(&problems));
+    }
+    let color = in_color(io::stdout().is_terminal());
+    let warnings = report::warnings(&config.warnings, in_color(io::stderr().is_terminal()));
+    io::stderr().write_all(warnings.as_bytes())?;
+    show(&summary::of(&config, files, color))
+}
+
+/// Prints problems to standard error; the exit code of a configuration that cannot be used.
+pub(super) fn refuse(problems: &Problems) -> ExitCode {
+    let text = report::problems(problems, in_color(io::stderr().is_terminal()));
+    // Nobody is left to tell when standard error is closed; the exit code says it.
+    drop(io::stderr().write_all(text.as_bytes()));
+    ExitCode::from(2)
+}
+
+/// What the stages that read files of their own find in them.
+fn later_stages(_config: &Config, _files: Files) -> Problems {
+    Problems::new()
+}
+
+fn show(text: &str) -> Result<ExitCode, Box<dyn Error>> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Somebody looks at the beginning only (`| head`).
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn in_color(terminal: bool) -> bool {
+    terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,392 @@
+//! Builds every stage from a [`Config`]; runs, reloads, drains.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+pub(crate) use self::snapshot::Snapshot;
+use crate::{
+    Config, admin,
+    auth::{self, Lockout},
+    clock,
+    config::{self, Problems},
+    control,
+    crypto::MasterKey,
+    listener::{self, Listener, Settings},
+    metrics::{ByListener, ByResult, Held, Metrics, access_log::AccessLog},
+    policy,
+    session::Sessions,
+    shutdown::Tasks,
+    tls,
+    web::{self, service::Service},
+};
+
+mod operator;
+mod snapshot;
+
+/// A running gateway.
+///
+/// It serves from the moment it is started, and stops at [`Gateway::drain`]. Dropping it stops
+/// nothing: its tasks go on with the runtime.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+/// What all connections share. What a reload replaces is the snapshot; the rest outlives it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) metrics: Metrics,
+    pub(crate) access: AccessLog,
+    snapshot: ArcSwap<Snapshot>,
+    sessions: Arc<Sessions>,
+    lockout: Arc<Lockout>,
+    master: MasterKey,
+    tasks: Tasks,
+    started: Instant,
+    doors: Vec<Door>,
+    admin: Option<SocketAddr>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    /// When the gateway began to drain, if it did.
+    draining: Mutex<Option<Instant>>,
+}
+
+/// One listener that runs.
+#[derive(Debug)]
+struct Door {
+    addresses: Vec<SocketAddr>,
+    settings: Arc<ArcSwap<Settings>>,
+    counts: Arc<listener::Counts>,
+}
+
+impl Gateway {
+    /// Binds everything and begins to serve. Needs a tokio runtime with its drivers.
+    ///
+    /// # Errors
+    ///
+    /// When an address, certificate, user file, policy or log cannot be used: nothing runs then.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let tasks = Tasks::new();
+        let master = match &config.shared_key {
+            Some(secret) => MasterKey::from_secret(secret.expose()),
+            None => MasterKey::generate(),
+        };
+        let access = AccessLog::open(&config.log.access).map_err(Error::AccessLog)?;
+        let sessions = Arc::new(Sessions::new(&config, &master));
+        let lockout = Lockout::new();
+        let bound = Bound::bind(&config).await?;
+        let doors = bound.doors(&config, &master)?;
+        let parts = snapshot::Parts {
+            sessions: &sessions,
+            lockout: &lockout,
+            master: &master,
+            tasks: &tasks,
+        };
+        let snapshot = Snapshot::build(config, None, &parts)?;
+        let shared = Arc::new(Shared {
+            metrics: Metrics::new(),
+            access,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            sessions,
+            lockout,
+            master,
+            tasks,
+            started: clock::now(),
+            doors,
+            admin: bound.admin.as_ref().and_then(|socket| socket.local_addr().ok()),
+            reloading: tokio::sync::Mutex::default(),
+            draining: Mutex::default(),
+        });
+        bound.serve(&shared);
+        Ok(Self { shared })
+    }
+
+    /// Where devices connect, with the ports that the kernel chose.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.addresses()
+    }
+
+    /// The admin address, with the port that the kernel chose.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.shared.admin
+    }
+
+    /// Puts a new configuration in force. What runs keeps running; the next request of every
+    /// connection sees it.
+    ///
+    /// # Errors
+    ///
+    /// When the new configuration cannot be used: the old one stays in force.
+    pub async fn reload(&self, config: Config) -> Result<(), Error> {
+        self.shared.reload(config).await
+    }
+
+    /// The same from the file that the gateway was started with; also opens the access log anew.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the new configuration, in words: the old one stays in force.
+    pub async fn reload_file(&self) -> Result<(), String> {
+        self.shared.reload_file().await
+    }
+
+    /// Accepts nothing new, finishes what is in hand, and ends the rest after `limits.drain`.
+    /// `true` when nothing had to be cut.
+    pub async fn drain(&self) -> bool {
+        let limit = self.shared.snapshot().config.limits.drain;
+        self.shared
+            .draining
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(clock::now);
+        let complete = self.shared.tasks.drain(limit).await;
+        let shared = Arc::clone(&self.shared);
+        // The log's last lines: a disk that stands still must not hold the process for ever.
+        let closed = tokio::task::spawn_blocking(move || shared.access.close(LOG_LIMIT));
+        if closed.await.is_err() {
+            warn!("the access log could not be closed");
+        }
+        complete
+    }
+}
+
+impl Shared {
+    /// What is in force now. A request takes it once, and keeps it to its end.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.doors.iter().flat_map(|door| door.addresses.clone()).collect()
+    }
+
+    async fn reload(&self, config: Config) -> Result<(), Error> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let old = self.snapshot();
+        same_doors(&old.config, &config)?;
+        let mut acceptors = Vec::new();
+        for listener in &config.listeners {
+            acceptors.push(acceptor(listener, &config, &self.master)?);
+        }
+        let parts = snapshot::Parts {
+            sessions: &self.sessions,
+            lockout: &self.lockout,
+            master: &self.master,
+            tasks: &self.tasks,
+        };
+        let new = Snapshot::build(config, Some(&old), &parts)?;
+        // From here on nothing can fail.
+        for (door, acceptor) in self.doors.iter().zip(acceptors) {
+            door.settings.store(Arc::new(acceptor));
+        }
+        self.sessions.apply(&new.config);
+        self.snapshot.store(Arc::new(new));
+        self.access.reopen();
+        Ok(())
+    }
+
+    async fn reload_file(&self) -> Result<(), String> {
+        let path = self.snapshot().config.path.clone();
+        let result = match load(path).await {
+            Ok(config) => self.reload(config).await.map_err(|error| web::journal::chain(&error)),
+            Err(problems) => Err(problems.to_string()),
+        };
+        let label = if result.is_ok() { "good" } else { "bad" };
+        self.metrics.reloads.get_or_create(&ByResult { result: label }).inc();
+        result
+    }
+}
+
+/// Sockets that are bound, before anything serves on them.
+struct Bound {
+    listeners: Vec<Listener>,
+    admin: Option<TcpListener>,
+    control: Option<control::Socket>,
+}
+
+impl Bound {
+    async fn bind(config: &Config) -> Result<Self, Error> {
+        let listeners = config.listeners.iter().map(|listener| Listener::bind(listener));
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        let admin = match config.admin.address {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| Error::Admin { address, source })?,
+            ),
+            None => None,
+        };
+        let control = match &config.admin.control {
+            Some(path) => Some(control::Socket::bind(path).map_err(|source| Error::Control {
+                path: path.clone(),
+                source,
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            listeners,
+            admin,
+            control,
+        })
+    }
+
+    fn doors(&self, config: &Config, master: &MasterKey) -> Result<Vec<Door>, Error> {
+        let doors = self.listeners.iter().zip(&config.listeners).map(|(bound, listener)| {
+            Ok(Door {
+                addresses: bound.addresses(),
+                settings: Arc::new(ArcSwap::from_pointee(acceptor(listener, config, master)?)),
+                counts: Arc::clone(bound.counts()),
+            })
+        });
+        doors.collect()
+    }
+
+    fn serve(self, shared: &Arc<Shared>) {
+        let tasks = &shared.tasks;
+        for (listener, door) in self.listeners.into_iter().zip(&shared.doors) {
+            let serve = {
+                let shared = Arc::clone(shared);
+                move |stream, peer| connection(Arc::clone(&shared), stream, peer)
+            };
+            tasks.spawn(listener.run(tasks.clone(), Arc::clone(&door.settings), serve));
+        }
+        if let Some(socket) = self.admin {
+            let config = Arc::clone(&shared.snapshot().config);
+            tasks.spawn(admin::serve(socket, config, Arc::clone(shared), tasks.clone()));
+        }
+        if let Some(socket) = self.control {
+            tasks.spawn(socket.serve(Arc::clone(shared), tasks.clone()));
+        }
+        tasks.spawn(watch_certificates(Arc::clone(shared)));
+        tasks.spawn(Arc::clone(&shared.sessions).watch(tasks.clone()));
+    }
+}
+
+/// One device's connection, from the handshake to its end.
+async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<crate::listener::peer::Peer>) {
+    let listener = ByListener {
+        listener: peer.listener.name.to_string(),
+    };
+    shared.metrics.accepted.get_or_create(&listener).inc();
+    let _open = Held::new(&shared.metrics.connections.get_or_create(&listener));
+    let limits = Arc::clone(&shared.snapshot().limits);
+    let tasks = shared.tasks.clone();
+    let service = Arc::new(Service::new(shared, Arc::clone(&peer)));
+    web::serve(stream, peer, limits, tasks, service).await;
+}
+
+/// Looks at certificate files at the configured interval.
+async fn watch_certificates(shared: Arc<Shared>) {
+    while shared
+        .tasks
+        .pause(shared.snapshot().config.tls.reload_interval)
+        .await
+    {
+        let acceptors: Vec<_> = shared
+            .doors
+            .iter()
+            .map(|door| Arc::clone(&door.settings.load().acceptor))
+            .collect();
+        let look = move || acceptors.iter().for_each(|acceptor| acceptor.reload());
+        if shared.tasks.spawn_blocking(look).await.is_err() {
+            warn!("looking for new certificates failed; the next round tries again");
+        }
+    }
+}
+
+fn acceptor(
+    listener: &Arc<config::Listener>,
+    config: &Config,
+    master: &MasterKey,
+) -> Result<Settings, Error> {
+    Ok(Settings {
+        config: Arc::clone(listener),
+        acceptor: Arc::new(tls::Acceptor::load(Arc::clone(listener), config.tls.clone(), master)?),
+        handshake: config.limits.handshake,
+    })
+}
+
+/// A reload binds nothing: who changes an address has to restart, and is told so.
+fn same_doors(old: &Config, new: &Config) -> Result<(), Error> {
+    let doors = |config: &Config| -> Vec<_> {
+        config
+            .listeners
+            .iter()
+            .map(|listener| (Arc::clone(&listener.name), listener.addresses.clone()))
+            .collect()
+    };
+    if doors(old) != doors(new) {
+        return Err(Error::Restart("the listeners and their addresses"));
+    }
+    if old.admin.address != new.admin.address || old.admin.control != new.admin.control {
+        return Err(Error::Restart("the admin address and the control socket"));
+    }
+    if old.log.access != new.log.access {
+        return Err(Error::Restart("where the access log goes"));
+    }
+    Ok(())
+}
+
+async fn load(path: PathBuf) -> Result<Config, Problems> {
+    let loaded = tokio::task::spawn_blocking(move || Config::load(&path));
+    match loaded.await {
+        Ok(loaded) => loaded,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Why a gateway does not start, or a new configuration is not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The access log.
+    #[error("opening the access log")]
+    AccessLog(#[source] io::Error),
+    /// The admin address.
+    #[error("admin.address: cannot bind {address}")]
+    Admin {
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A directory.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
+    /// A listener's address.
+    #[error(transparent)]
+    Bind(#[from] listener::BindError),
+    /// The control socket.
+    #[error("admin.control: cannot bind {path}", path = path.display())]
+    Control {
+        /// Which.
+        path: PathBuf,
+        /// What is in the way.
+        source: io::Error,
+    },
+    /// Policies; all their problems.
+    #[error("policies cannot be used: {}", join(.0))]
+    Policy(Vec<policy::Error>),
+    /// It can only be changed by a restart.
+    #[error("{0} can only change with a restart")]
+    Restart(&'static str),
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+}
+
+fn join(errors: &[policy::Error]) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("; ")
+}
+
+const LOG_LIMIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,430 @@
+//! Gathers the writes of HTTP/2 below hyper, so that one poll costs one record and one write.
+//!
+//! h2 flushes after nearly every DATA frame, which would make a TLS record and a system call of
+//! each. Here a flush by hyper does nothing; the real one comes after the poll, from the
+//! [`Flusher`]. Small writes wait as plain text, up to one record; larger ones go to rustls at
+//! once, without another copy, and wait there as records until the flush or until rustls is full.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::{block::Block, stream::Stream};
+
+pub(super) fn pair(mut stream: Stream) -> (Gathering, Flusher) {
+    stream.hold_back(true);
+    let shared = Arc::new(Mutex::new(Shared {
+        stream,
+        plain: Block::default(),
+        broken: None,
+    }));
+    (Gathering(Arc::clone(&shared)), Flusher(shared))
+}
+
+/// What hyper reads and writes. Its flush does nothing: see [`Flusher`].
+#[derive(Debug)]
+pub struct Gathering(Arc<Mutex<Shared>>);
+
+/// Sends what [`Gathering`] holds. One task uses both, so their lock is never waited for.
+#[derive(Debug)]
+pub struct Flusher(Arc<Mutex<Shared>>);
+
+impl Flusher {
+    /// Runs a connection over the [`Gathering`] half to its end, and flushes after each poll.
+    pub fn drive<C: Future + Unpin>(self, connection: C) -> Driven<C> {
+        Driven {
+            connection,
+            flusher: self,
+            end: None,
+            linger: None,
+        }
+    }
+
+    /// Sends all that was written so far.
+    ///
+    /// # Errors
+    ///
+    /// When the connection broke; the other half is told too.
+    pub fn poll_flush(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.0).poll_send(context)
+    }
+
+    /// Looks at the TCP connection below.
+    pub fn with_tcp<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> T {
+        look(lock(&self.0).stream.tcp())
+    }
+}
+
+/// A connection and its flushes, as one future with the connection's outcome.
+///
+/// What the connection wrote last is still sent when it has ended, for at most five seconds.
+#[derive(Debug)]
+pub struct Driven<C: Future> {
+    connection: C,
+    flusher: Flusher,
+    end: Option<C::Output>,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<C: Future + Unpin> Driven<C> {
+    /// The connection, for example to ask it for a graceful end.
+    pub fn connection(&mut self) -> &mut C {
+        &mut self.connection
+    }
+}
+
+impl<C: Future + Unpin> Future for Driven<C>
+where
+    C::Output: Unpin,
+{
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        if this.end.is_none()
+            && let Poll::Ready(output) = Pin::new(&mut this.connection).poll(context)
+        {
+            this.end = Some(output);
+        }
+        let flushed = this.flusher.poll_flush(context);
+        if this.end.is_none() {
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                // The next poll of the connection meets the error.
+                context.waker().wake_by_ref();
+            }
+            return Poll::Pending;
+        }
+        if flushed.is_pending() {
+            let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+            ready!(linger.as_mut().poll(context));
+        }
+        this.end.take().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl AsyncRead for Gathering {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut shared = lock(&self.0);
+        shared.check()?;
+        Pin::new(&mut shared.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Gathering {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_gather(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_gather(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(lock(&self.0).check())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = lock(&self.0);
+        ready!(shared.poll_send(context))?;
+        shared.stream.hold_back(false);
+        Pin::new(&mut shared.stream).poll_shutdown(context)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    stream: Stream,
+    plain: Block,
+    broken: Option<io::ErrorKind>,
+}
+
+impl Shared {
+    fn poll_gather(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        let total = slices
+            .iter()
+            .fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
+        loop {
+            if self.plain.len().saturating_add(total) <= RECORD {
+                return Poll::Ready(Ok(slices.iter().map(|s| self.plain.append(s)).sum()));
+            }
+            let written = match self.poll_records(context, slices) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => {
+                    // rustls is full: now its records have to go out.
+                    self.stream.hold_back(false);
+                    let written = self.poll_records(context, slices);
+                    self.stream.hold_back(true);
+                    ready!(written)?
+                }
+            };
+            let waiting = self.plain.len();
+            self.plain.consume(written);
+            if let Some(taken) = written.checked_sub(waiting).filter(|&taken| taken > 0) {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
+
+    /// Gives rustls what waits and what comes, so that whole records are made of it.
+    fn poll_records(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut list = [IoSlice::new(&[]); SLICES];
+        let waiting = Some(self.plain.bytes()).filter(|bytes| !bytes.is_empty());
+        let all = waiting.into_iter().chain(slices.iter().map(|s| &**s));
+        let mut count = 0_usize;
+        for (place, bytes) in list.iter_mut().zip(all) {
+            *place = IoSlice::new(bytes);
+            count = count.saturating_add(1);
+        }
+        let list = list.get(..count).unwrap_or_default();
+        Pin::new(&mut self.stream).poll_write_vectored(context, list)
+    }
+
+    /// Sends what waits: as plain text, and as records in rustls.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.plain.is_empty() {
+            // Held back first, so that this record leaves with those before it.
+            let written = match self.poll_records(context, &[]) {
+                Poll::Ready(written) => written,
+                Poll::Pending => {
+                    self.stream.hold_back(false);
+                    let written = self.poll_records(context, &[]);
+                    self.stream.hold_back(true);
+                    ready!(written)
+                }
+            };
+            let count = self.note(written)?;
+            self.plain.consume(count);
+        }
+        self.stream.hold_back(false);
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.stream.hold_back(true);
+        let flushed = ready!(flushed);
+        Poll::Ready(self.note(flushed))
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.broken = Some(error.kind());
+            self.plain.consume(self.plain.len());
+        }
+        result
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.broken.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+/// A panic of hyper while it wrote leaves nothing half done here that could harm anyone else.
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Plain text that waits at most: what fits one record (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+/// Slices of one write; h2 brings few.
+const SLICES: usize = 16;
+/// How long an ended connection's last bytes are still tried.
+const LINGER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::tls::testing::{self, Device};
+
+    /// Writes, and flushes as hyper does, which sends nothing.
+    async fn write(half: &mut Gathering, bytes: &[u8]) {
+        half.write_all(bytes).await.unwrap();
+        half.flush().await.unwrap();
+    }
+
+    async fn flush(flusher: &Flusher) {
+        std::future::poll_fn(|context| flusher.poll_flush(context))
+            .await
+            .unwrap();
+    }
+
+    /// The lengths of the TLS records that arrive, up to the first that is longer than `limit`.
+    async fn records(device: Device, limit: usize) -> Vec<usize> {
+        let mut tcp = device.into_inner().0;
+        let mut lengths = Vec::new();
+        while lengths.last().is_none_or(|&length| length <= limit) {
+            let mut head = [0; 5];
+            tcp.read_exact(&mut head).await.unwrap();
+            let length = u16::from_be_bytes([head[3], head[4]]);
+            tcp.read_exact(&mut vec![0; length.into()]).await.unwrap();
+            lengths.push(length.into());
+        }
+        lengths
+    }
+
+    #[tokio::test]
+    async fn small_writes_leave_as_one_record_with_the_flush() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        for byte in 0..100 {
+            write(&mut half, &[byte; 100]).await;
+        }
+        flush(&flusher).await;
+
+        // The ticket comes first. A record has one byte of type and 16 of tag besides its text.
+        let lengths = records(far, 1000).await;
+        assert_eq!(lengths.len(), 2);
+        assert_eq!(lengths[1], 10_000 + 17);
+    }
+
+    #[tokio::test]
+    async fn large_writes_become_whole_records_and_keep_their_order() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
+
+        let reading = async {
+            let mut read = vec![0; bytes.len()];
+            far.read_exact(&mut read).await.unwrap();
+            read
+        };
+        let writing = async {
+            for part in bytes.chunks(16_384 + 9) {
+                write(&mut half, &part[..9]).await;
+                write(&mut half, &part[9..]).await;
+            }
+            flush(&flusher).await;
+        };
+        let (read, ()) = tokio::join!(reading, writing);
+
+        assert!(read == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_does_not_read_holds_the_writer_back() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let block = vec![7; 64 * 1024];
+        let mut written = 0;
+
+        // The kernel's buffers are finite, and so are ours.
+        while let Poll::Ready(count) = futures_util::poll!(std::future::poll_fn(|c| Pin::new(
+            &mut half
+        )
+        .poll_write(c, &block)))
+        {
+            written += count.unwrap();
+            assert!(written < 64 << 20);
+        }
+        let reading = async {
+            let mut read = vec![0; written];
+            far.read_exact(&mut read).await.unwrap();
+        };
+        tokio::join!(reading, flush(&flusher));
+    }
+
+    #[tokio::test]
+    async fn a_driven_connection_is_flushed_after_each_poll_and_at_its_end() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        let connection = async move {
+            write(&mut half, b"first").await;
+            let mut byte = [0];
+            half.read_exact(&mut byte).await.unwrap();
+            write(&mut half, b"last").await;
+            byte[0]
+        };
+        let device = async {
+            let mut bytes = [0; 5];
+            far.read_exact(&mut bytes).await.unwrap();
+            far.write_all(b"x").await.unwrap();
+            let mut rest = [0; 4];
+            far.read_exact(&mut rest).await.unwrap();
+            (bytes, rest)
+        };
+        let (output, read) = tokio::join!(flusher.drive(Box::pin(connection)), device);
+
+        assert_eq!(output, b'x');
+        assert_eq!(read, (*b"first", *b"last"));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_what_waits_and_close_notify() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, _flusher) = near.gathering();
+
+        write(&mut half, b"bye").await;
+        half.shutdown().await.unwrap();
+
+        let mut read = Vec::new();
+        // Without close_notify this would be an error.
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"bye");
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_told_to_both_halves() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        socket2::SockRef::from(far.get_ref().0)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(far);
+
+        let block = vec![7; 64 * 1024];
+        let error = loop {
+            if let Err(error) = half.write_all(&block).await {
+                break error;
+            }
+            if let Err(error) = std::future::poll_fn(|c| flusher.poll_flush(c)).await {
+                half.write_all(b"x").await.unwrap_err();
+                break error;
+            }
+        };
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ));
+    }
+}

@@ -1,0 +1,191 @@
+//! Heads towards and from nodes: hop-by-hop fields, framing, and logins that bind a connection.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE,
+        WWW_AUTHENTICATE,
+    },
+};
+
+/// Drops what was meant for one hop only (RFC 9110, section 7.6.1).
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// The request wants trailers: it says so, or it is gRPC, which cannot do without.
+pub(super) fn wants_trailers(request: &HeaderMap) -> bool {
+    let says = list(request, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let grpc = request
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    says || grpc
+}
+
+/// Checks the framing of a node's answer, and leaves one way to tell its length.
+///
+/// # Errors
+///
+/// When the body has a transfer coding besides `chunked`: it would be lost on the way, and the
+/// device would be given coded bytes as plain ones.
+pub(super) fn settle_framing(answer: &mut HeaderMap) -> Result<(), &'static str> {
+    if answer.contains_key(TRANSFER_ENCODING) {
+        let chunked = names(answer, &TRANSFER_ENCODING, "chunked");
+        if !chunked || list(answer, &TRANSFER_ENCODING).nth(1).is_some() {
+            return Err("a transfer coding other than chunked");
+        }
+        // Chunked frames the body; a length beside it is not to be believed (RFC 9112, 6.3).
+        answer.remove(CONTENT_LENGTH);
+    }
+    Ok(())
+}
+
+/// The request carries a login that the node ties to the connection (NTLM, Negotiate).
+pub(super) fn carries_connection_login(request: &HeaderMap) -> bool {
+    request
+        .get_all(AUTHORIZATION)
+        .iter()
+        .any(names_connection_login)
+}
+
+/// The answer offers or goes on with such a login.
+pub(super) fn offers_connection_login(answer: &HeaderMap) -> bool {
+    answer
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .any(names_connection_login)
+}
+
+fn names_connection_login(value: &HeaderValue) -> bool {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    // Challenges may share a line; a token is followed by a space, a comma or the end.
+    text.split(',').any(|challenge| {
+        challenge
+            .split_ascii_whitespace()
+            .next()
+            .is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case("ntlm") || scheme.eq_ignore_ascii_case("negotiate")
+            })
+    })
+}
+
+/// Whether a list field names this token.
+pub(super) fn names(headers: &HeaderMap, field: &HeaderName, token: &str) -> bool {
+    list(headers, field).any(|item| item.eq_ignore_ascii_case(token))
+}
+
+fn list<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(field)
+        .iter()
+        // What is not text is an item that equals no token.
+        .flat_map(|value| value.to_str().unwrap_or("?").split(','))
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
+static HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        lines.iter().map(line).collect()
+    }
+
+    #[test]
+    fn one_hop_fields_go_and_others_stay() {
+        let mut map = headers(&[
+            ("connection", "close, X-One"),
+            ("connection", "x-two"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("x-three", "3")]));
+    }
+
+    #[test]
+    fn a_length_beside_chunked_is_dropped() {
+        let mut map = headers(&[("transfer-encoding", "Chunked"), ("content-length", "5")]);
+        settle_framing(&mut map).unwrap();
+        assert!(!map.contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn other_transfer_codings_are_refused() {
+        for coding in [
+            "gzip, chunked",
+            "chunked, chunked",
+            "gzip",
+            "chunked;x",
+            "",
+            "\u{e9}",
+        ] {
+            let mut map = HeaderMap::new();
+            map.insert(
+                TRANSFER_ENCODING,
+                HeaderValue::from_bytes(coding.as_bytes()).unwrap(),
+            );
+            assert!(settle_framing(&mut map).is_err(), "{coding}");
+        }
+    }
+
+    #[test]
+    fn logins_of_a_connection_are_seen_among_others() {
+        for (line, seen) in [
+            ("NTLM", true),
+            ("ntlm TlRMTVNTUAAB", true),
+            ("Basic realm=\"x\", Negotiate", true),
+            ("Negotiate YII=", true),
+            ("Basic realm=\"NTLM\"", false),
+            ("Bearer x", false),
+            ("", false),
+        ] {
+            let mut map = HeaderMap::new();
+            map.insert(WWW_AUTHENTICATE, line.parse().unwrap());
+            map.insert(AUTHORIZATION, line.parse().unwrap());
+            assert_eq!(offers_connection_login(&map), seen, "{line}");
+            assert_eq!(carries_connection_login(&map), seen, "{line}");
+        }
+    }
+
+    #[test]
+    fn grpc_and_te_want_trailers() {
+        assert!(wants_trailers(&headers(&[("te", "gzip, Trailers")])));
+        assert!(wants_trailers(&headers(&[(
+            "content-type",
+            "application/grpc+proto"
+        )])));
+        assert!(!wants_trailers(&headers(&[("te", "gzip")])));
+    }
+}

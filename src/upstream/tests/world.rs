@@ -1,0 +1,258 @@
+//! Nodes on real sockets, and a gateway's upstream side in front of them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::{TcpListener, TcpStream},
+};
+
+use super::super::{Error, Exchange, Upgrade, Upstream};
+use crate::{
+    balance,
+    config::{self, Dns, Source, for_test},
+    dial::Dialer,
+    permit::{Permit, What},
+    relay::Counts,
+    shutdown::Tasks,
+    web::{Answer, Body, Stream},
+};
+
+pub(super) struct World {
+    pub(super) tasks: Tasks,
+    pub(super) upstream: Upstream,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) pool: Arc<balance::Pool>,
+    pub(super) app: config::App,
+    permit: Permit,
+}
+
+impl World {
+    pub(super) fn new(nodes: &[SocketAddr]) -> Self {
+        Self::with(nodes, |_| {}, |_| {})
+    }
+
+    /// With changes to the pool and to the network.
+    pub(super) fn with(
+        nodes: &[SocketAddr],
+        pool: impl FnOnce(&mut config::Pool),
+        network: impl FnOnce(&mut config::Network),
+    ) -> Self {
+        let tasks = Tasks::new();
+        let names: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut config = for_test::pool_value("test", &names);
+        pool(&mut config);
+        let config = Arc::new(config);
+        let mut net = for_test::network();
+        net.allow = nodes.to_vec();
+        network(&mut net);
+        let dns = Dns {
+            servers: Vec::new(),
+            zones: Vec::new(),
+            source: Source::default(),
+            timeout: Duration::from_secs(1),
+            cache_entries: 1,
+            max_ttl: Duration::from_secs(1),
+        };
+        let dialer = Arc::new(Dialer::with(&net, &dns, &[], tasks.clone()));
+        let limits = for_test::limits();
+        let what = What::App {
+            app: "test".into(),
+            pool: "test".into(),
+        };
+        Self {
+            upstream: Upstream::new(&net, &limits, 65536, Arc::clone(&dialer), tasks.clone()),
+            pool: balance::Pool::new(Arc::clone(&config)),
+            app: for_test::app("test", config),
+            permit: Permit::for_test(what, None),
+            dialer,
+            tasks,
+        }
+    }
+
+    /// What a request needs to be forwarded, for device connection 1.
+    pub(super) fn exchange(&self, request: Request<Body>) -> Exchange<'_> {
+        let target = request.uri().path_and_query().unwrap().clone();
+        Exchange {
+            permit: &self.permit,
+            pool: &self.pool,
+            app: &self.app,
+            session: Some("S-1".into()),
+            connection: 1,
+            authority: "app.test",
+            target,
+            upgrade: Upgrade::asked(&request, None),
+            request,
+            stop: Vec::new(),
+            counts: Arc::new(Counts::default()),
+        }
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Error> {
+        self.upstream.forward(self.exchange(request)).await
+    }
+
+    /// The status and body of a `GET`.
+    pub(super) async fn get(&self, path: &str) -> Result<(u16, String), Error> {
+        Ok(read(self.send(get(path)).await?.response).await)
+    }
+}
+
+pub(super) fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+pub(super) fn post(path: &str, body: impl Into<Bytes>) -> Request<Body> {
+    Request::post(path).body(Body::full(body)).unwrap()
+}
+
+pub(super) async fn read(response: Response<Body>) -> (u16, String) {
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// A node: `serve` gets every connection with its number.
+pub(super) async fn node<F>(
+    tasks: &Tasks,
+    serve: impl Fn(usize, TcpStream) -> F + Send + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let all = tasks.clone();
+    drop(tasks.spawn(async move {
+        let mut number = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(all.spawn(serve(number, stream)));
+            number += 1;
+        }
+    }));
+    address
+}
+
+/// A node that answers every request with `say` and the number of its connection.
+pub(super) async fn steady(tasks: &Tasks, say: &'static str) -> SocketAddr {
+    node(tasks, move |number, mut stream| async move {
+        while let Some(head) = head(&mut stream).await {
+            body(&mut stream, &head).await;
+            let text = format!("{say} {number}");
+            answer(&mut stream, "200 OK", &text).await;
+        }
+    })
+    .await
+}
+
+/// An address that nobody listens on.
+pub(super) async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A request's head; `None` at the end.
+pub(super) async fn head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// Reads a body of a known length.
+pub(super) async fn body(stream: &mut TcpStream, head: &str) -> Option<Vec<u8>> {
+    let length = field(head, "content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(body)
+}
+
+pub(super) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (found, value) = line.split_once(": ")?;
+        found.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+pub(super) async fn answer(stream: &mut TcpStream, status: &str, body: &str) {
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(text.as_bytes()).await.ok();
+}
+
+/// Counts, and can be waited for.
+#[derive(Clone, Default)]
+pub(super) struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    pub(super) fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Waits until something is so.
+pub(super) async fn until(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("it came to be so");
+}
+
+/// The gateway's and the device's side of a connection that became raw.
+pub(super) async fn raw_device(tasks: &Tasks) -> (Stream, TokioIo<hyper::upgrade::Upgraded>) {
+    let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 16);
+    let (give, taken) = tokio::sync::oneshot::channel();
+    let give = std::sync::Mutex::new(Some(give));
+    let serve = hyper::service::service_fn(move |mut request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let give = give.lock().unwrap().take().unwrap();
+        async move {
+            assert!(give.send(upgrade).is_ok());
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    drop(tasks.spawn(async move {
+        let server = hyper::server::conn::http1::Builder::new();
+        server
+            .serve_connection(TokioIo::new(near), serve)
+            .with_upgrades()
+            .await
+            .ok();
+    }));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(far))
+        .await
+        .unwrap();
+    drop(tasks.spawn(async move { drop(connection.with_upgrades().await) }));
+    let request = Request::get("/")
+        .header("connection", "upgrade")
+        .header("upgrade", "test")
+        .body(Body::empty())
+        .unwrap();
+    let mut response = sender.send_request(request).await.unwrap();
+    let device = hyper::upgrade::on(&mut response).await.unwrap();
+    let gateway = taken.await.unwrap().await.unwrap();
+    (Stream::Http2(TokioIo::new(gateway)), TokioIo::new(device))
+}

@@ -1,0 +1,526 @@
+//! One HTTP/1 connection: reads heads, hands requests on, writes answers, in turn.
+//!
+//! An idle connection holds no buffer: [`Wire::poll_sip`] reads the first bytes of a request into
+//! the stack, and everything that a request needs lives in one box that goes with its answer.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BytesMut};
+use http::{Method, Request, Response, StatusCode, Version};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tracing::debug;
+
+use self::{
+    answer::{Facts, Failure, Output, Sending},
+    upload::{Status, Upload},
+};
+use super::{
+    Answer, Body, Handler, Refusal, Stream, Takeover,
+    body::Error as BodyError,
+    head::{self, Head, Scanner},
+};
+use crate::{config::Limits, shutdown::Tasks, tls};
+
+mod answer;
+mod upload;
+
+/// Serves one connection to its end.
+pub(super) async fn serve<H: Handler>(
+    stream: tls::Stream,
+    limits: Arc<Limits>,
+    tasks: &Tasks,
+    handler: Arc<H>,
+) {
+    // A token of its own: asking it costs no lock that other connections want.
+    let draining = tasks.draining().child_token();
+    let mut drained = pin!(draining.cancelled());
+    let mut timer = pin!(sleep(limits.head));
+    let mut wire = Wire {
+        stream: Box::new(stream),
+        buffer: BytesMut::new(),
+        moved: 0,
+    };
+    let connection = Connection {
+        head_limits: head_limits(&limits),
+        handler,
+        limits,
+        draining: draining.clone(),
+    };
+    let mut first = true;
+    loop {
+        if !first {
+            timer
+                .as_mut()
+                .reset(Instant::now() + connection.limits.idle);
+        }
+        if !wire.awaken(timer.as_mut(), drained.as_mut()).await {
+            break;
+        }
+        // The first head is due from the start of the connection, the others from their first byte.
+        match Box::pin(connection.busy(&mut wire, timer.as_mut(), first)).await {
+            End::Close => break,
+            End::Gone => return,
+            End::Idle => first = false,
+            End::Linger => {
+                wire.linger(timer, &connection.limits).await;
+                return;
+            }
+            End::Takeover(then) => {
+                let stream = Stream::Http1(wire.stream, wire.buffer.freeze());
+                then(stream).await;
+                return;
+            }
+        }
+    }
+    wire.shut_down(timer, connection.limits.body_progress).await;
+}
+
+/// What a whole head may cost, as the configuration says.
+pub(super) fn head_limits(limits: &Limits) -> head::Limits {
+    head::Limits {
+        bytes: limits.head_bytes,
+        fields: limits.head_fields,
+        target: limits.target_bytes,
+    }
+}
+
+struct Connection<H> {
+    handler: Arc<H>,
+    limits: Arc<Limits>,
+    head_limits: head::Limits,
+    draining: CancellationToken,
+}
+
+/// How a connection goes on after a request, or a run of them.
+enum End {
+    /// Orderly: nothing unread is on its way.
+    Close,
+    /// At once: the device is gone, or must see that its answer is incomplete.
+    Gone,
+    /// Wait for the next request.
+    Idle,
+    /// Orderly, but the device may still be sending.
+    Linger,
+    /// The bytes are raw from here on.
+    Takeover(Takeover),
+}
+
+impl<H: Handler> Connection<H> {
+    /// Answers requests as long as bytes of the next one are there.
+    async fn busy(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, mut first: bool) -> End {
+        loop {
+            let head = match self.read_head(wire, timer.as_mut(), first).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return End::Close,
+                Err(refusal) => return self.refuse(wire, timer, &refusal).await,
+            };
+            first = false;
+            let end = self.exchange(wire, timer.as_mut(), head).await;
+            if !matches!(end, End::Idle) {
+                return end;
+            }
+            if wire.buffer.is_empty() {
+                // Gives its memory back.
+                wire.buffer = BytesMut::new();
+                return End::Idle;
+            }
+        }
+    }
+
+    /// The next head; `None` when the device closed, or sent nothing in time.
+    async fn read_head(
+        &self,
+        wire: &mut Wire,
+        mut timer: Pin<&mut Sleep>,
+        mut armed: bool,
+    ) -> Result<Option<Head>, Refusal> {
+        let mut scanner = Scanner::default();
+        let mut skipped = false;
+        loop {
+            match scanner.advance(&wire.buffer, &self.head_limits) {
+                // Old devices send an empty line after a body (RFC 9112, section 2.2).
+                Ok(Some(2)) if !skipped => {
+                    skipped = true;
+                    wire.buffer.advance(2);
+                    scanner = Scanner::default();
+                    continue;
+                }
+                Ok(Some(length)) => {
+                    let head = wire.buffer.split_to(length).freeze();
+                    return Head::parse(&head, &self.head_limits)
+                        .map(Some)
+                        .map_err(refusal);
+                }
+                Ok(None) => {}
+                Err(error) => return Err(refusal(error)),
+            }
+            if !armed {
+                armed = true;
+                timer.as_mut().reset(Instant::now() + self.limits.head);
+            }
+            let read = poll_fn(|context| {
+                if let Poll::Ready(read) = wire.poll_fill(context, HEAD_BLOCK) {
+                    return Poll::Ready(Some(read));
+                }
+                timer.as_mut().poll(context).map(|()| None)
+            });
+            match read.await {
+                Some(Ok(1..)) => {}
+                Some(Ok(0) | Err(_)) => return Ok(None),
+                None if wire.buffer.is_empty() => return Ok(None),
+                None => {
+                    return Err(Refusal {
+                        status: StatusCode::REQUEST_TIMEOUT,
+                        reason: "the head did not come in time",
+                    });
+                }
+            }
+        }
+    }
+
+    /// Has one request answered, and writes the answer.
+    async fn exchange(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, head: Head) -> End {
+        let facts = Facts {
+            head: head.method == Method::HEAD,
+            connect: head.method == Method::CONNECT,
+            version: head.version,
+        };
+        let keep_alive = head.keep_alive;
+        let (body, upload) = Upload::start(&head, &mut wire.buffer, self.head_limits);
+        let mut io = Io {
+            wire,
+            upload,
+            output: Output::default(),
+            patience: Patience::new(self.limits.body_progress),
+        };
+
+        let answer = {
+            let mut call = pin!(self.handler.call(request(head, body)));
+            poll_fn(|context| {
+                if let Poll::Ready(answer) = call.as_mut().poll(context) {
+                    return Poll::Ready(Some(answer));
+                }
+                io.poll_device(context, timer.as_mut(), true).map(|()| None)
+            })
+            .await
+        };
+        let Some(mut answer) = answer else {
+            return End::Gone;
+        };
+        if facts.takes_over(answer.response.status()) && answer.then.is_none() {
+            // Bytes after such a head would be raw, and nobody is there to take them (R18).
+            answer = Answer::from(self.handler.refuse(&Refusal {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                reason: "an answer that ends HTTP, and nothing that takes the bytes",
+            }));
+        }
+        let then = answer
+            .then
+            .filter(|_then| facts.takes_over(answer.response.status()));
+
+        if then.is_some() && !io.drain(timer.as_mut(), &self.limits).await {
+            return End::Gone;
+        }
+        let close = !keep_alive
+            || facts.connect
+            || self.draining.is_cancelled()
+            || answer::asks_to_close(&answer.response)
+            || !io.upload.can_be_drained(self.limits.drain_bytes);
+        let mut sending = Sending::start(
+            answer.response,
+            &facts,
+            close && then.is_none(),
+            &mut io.output,
+        );
+        let sent = poll_fn(|context| io.poll_answer(context, timer.as_mut(), &mut sending)).await;
+        match sent {
+            Err(failure) => {
+                debug!(error = %failure, "an answer was cut off");
+                End::Gone
+            }
+            Ok(()) => match then {
+                Some(then) => End::Takeover(then),
+                None if close && io.upload.is_over() && !facts.connect => End::Close,
+                None if close => End::Linger,
+                None if sending.ends_with_connection() => End::Close,
+                None if io.drain(timer, &self.limits).await => End::Idle,
+                None => End::Linger,
+            },
+        }
+    }
+
+    /// Answers what could not become a request; nothing after it can be trusted.
+    async fn refuse(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, refusal: &Refusal) -> End {
+        let facts = Facts {
+            head: false,
+            connect: false,
+            version: Version::HTTP_11,
+        };
+        let mut io = Io {
+            wire,
+            upload: Upload::none(),
+            output: Output::default(),
+            patience: Patience::new(self.limits.body_progress),
+        };
+        let response = self.handler.refuse(refusal);
+        let mut sending = Sending::start(response, &facts, true, &mut io.output);
+        let sent = poll_fn(|context| {
+            // What the device still sends is not read: it is no request any more.
+            match sending.poll(context, &mut io.wire.stream, &mut io.output) {
+                Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+                Poll::Pending => {
+                    let slow = io.patience.poll(context, timer.as_mut(), true, 0);
+                    if slow {
+                        Poll::Ready(false)
+                    } else {
+                        Poll::Pending
+                    }
+                }
+            }
+        });
+        if sent.await { End::Linger } else { End::Gone }
+    }
+}
+
+/// A connection while it answers one request.
+struct Io<'a> {
+    wire: &'a mut Wire,
+    upload: Upload,
+    output: Output,
+    patience: Patience,
+}
+
+impl Io<'_> {
+    /// Feeds the request's body, and is ready when the device is gone.
+    ///
+    /// Before the answer has begun, `interim` answers may be sent.
+    fn poll_device(
+        &mut self,
+        context: &mut Context<'_>,
+        timer: Pin<&mut Sleep>,
+        interim: bool,
+    ) -> Poll<()> {
+        let mut status = self.upload.poll(context, self.wire);
+        if interim {
+            if status == Status::WantsContinue {
+                self.output.push(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.upload.continued();
+                status = self.upload.poll(context, self.wire);
+            }
+            match self.output.poll(context, &mut self.wire.stream) {
+                Poll::Ready(Err(_broken)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if status == Status::Gone {
+            return Poll::Ready(());
+        }
+        let waiting = status == Status::Waiting;
+        let moved = self.wire.moved;
+        if interim && self.patience.poll(context, timer, waiting, moved) {
+            self.upload.fail(BodyError::Slow(self.patience.limit));
+        }
+        Poll::Pending
+    }
+
+    /// Writes the answer, while the request's body may still be coming.
+    fn poll_answer(
+        &mut self,
+        context: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        sending: &mut Sending,
+    ) -> Poll<Result<(), Failure>> {
+        let sent = sending.poll(context, &mut self.wire.stream, &mut self.output);
+        if sent.is_ready() {
+            return sent;
+        }
+        if self.poll_device(context, timer.as_mut(), false).is_ready() {
+            return Poll::Ready(Err(Failure::Device(
+                io::ErrorKind::ConnectionAborted.into(),
+            )));
+        }
+        let blocked = !self.output.is_empty();
+        let waiting = blocked || self.upload.is_waiting();
+        let moved = self.wire.moved.wrapping_add(self.output.moved());
+        if self.patience.poll(context, timer, waiting, moved) {
+            if blocked {
+                return Poll::Ready(Err(Failure::Device(io::ErrorKind::TimedOut.into())));
+            }
+            self.upload.fail(BodyError::Slow(self.patience.limit));
+        }
+        Poll::Pending
+    }
+
+    /// Reads what is left of the request's body, within its limits; `false` when there is more.
+    async fn drain(&mut self, mut timer: Pin<&mut Sleep>, limits: &Limits) -> bool {
+        if self.upload.is_over() {
+            return true;
+        }
+        let upload = &mut self.upload;
+        let wire = &mut *self.wire;
+        timer
+            .as_mut()
+            .reset(Instant::now() + LINGER.min(limits.body_progress));
+        let mut left = limits.drain_bytes;
+        poll_fn(|context| {
+            if let Poll::Ready(complete) = upload.poll_drain(context, wire, &mut left) {
+                return Poll::Ready(complete);
+            }
+            timer.as_mut().poll(context).map(|()| false)
+        })
+        .await
+    }
+}
+
+/// Notices that the device has neither sent nor taken a byte for too long.
+struct Patience {
+    limit: Duration,
+    moved: Option<u64>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, moved: None }
+    }
+
+    /// `true` when `moved` has not changed for the limit while we were waiting for the device.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        waiting: bool,
+        moved: u64,
+    ) -> bool {
+        if !waiting {
+            self.moved = None;
+            return false;
+        }
+        if self.moved != Some(moved) {
+            self.moved = Some(moved);
+            timer.as_mut().reset(Instant::now() + self.limit);
+        }
+        timer.poll(context).is_ready()
+    }
+}
+
+/// The device's bytes: the stream, and what was read of it and not yet used.
+struct Wire {
+    stream: Box<tls::Stream>,
+    buffer: BytesMut,
+    /// Bytes read so far.
+    moved: u64,
+}
+
+impl Wire {
+    /// Waits for the first byte of a request; `false` when the connection is to be closed instead.
+    async fn awaken(
+        &mut self,
+        mut timer: Pin<&mut Sleep>,
+        mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> bool {
+        poll_fn(|context| {
+            if let Poll::Ready(read) = self.poll_sip(context) {
+                return Poll::Ready(matches!(read, Ok(1..)));
+            }
+            if drained.as_mut().poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            timer.as_mut().poll(context).map(|()| false)
+        })
+        .await
+    }
+
+    /// Reads a little, with no buffer while there is nothing.
+    fn poll_sip(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [MaybeUninit::uninit(); SIP];
+        let mut sip = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *self.stream).poll_read(context, &mut sip))?;
+        let read = sip.filled();
+        self.buffer.extend_from_slice(read);
+        self.moved = self.moved.wrapping_add(read.len() as u64);
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Reads into the buffer, which gets room for `block` bytes when it is nearly full.
+    fn poll_fill(&mut self, context: &mut Context<'_>, block: usize) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity().saturating_sub(self.buffer.len()) < HEAD_BLOCK.min(block) {
+            self.buffer.reserve(block);
+        }
+        let read = ready!(pin!(self.stream.read_buf(&mut self.buffer)).poll(context))?;
+        self.moved = self.moved.wrapping_add(read as u64);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Tells the device that nothing more comes.
+    async fn shut_down(&mut self, mut timer: Pin<&mut Sleep>, limit: Duration) -> bool {
+        timer.as_mut().reset(Instant::now() + limit.min(LINGER));
+        poll_fn(|context| {
+            if let Poll::Ready(shut) = Pin::new(&mut *self.stream).poll_shutdown(context) {
+                return Poll::Ready(shut.is_ok());
+            }
+            timer.as_mut().poll(context).map(|()| false)
+        })
+        .await
+    }
+
+    /// Closes such that the answer arrives although the device is still sending.
+    ///
+    /// Closing a socket with unread bytes resets it, and a reset can overtake the answer.
+    async fn linger(&mut self, mut timer: Pin<&mut Sleep>, limits: &Limits) {
+        if !self.shut_down(timer.as_mut(), limits.body_progress).await {
+            return;
+        }
+        let mut left = limits.drain_bytes;
+        poll_fn(|context| {
+            loop {
+                self.buffer.clear();
+                match self.poll_sip(context) {
+                    Poll::Ready(Ok(read @ 1..)) => {
+                        left = left.saturating_sub(read as u64);
+                        if left == 0 {
+                            return Poll::Ready(());
+                        }
+                    }
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return timer.as_mut().poll(context),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn request(head: Head, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = head.target;
+    *request.version_mut() = head.version;
+    *request.headers_mut() = head.headers;
+    request
+}
+
+fn refusal(error: head::Error) -> Refusal {
+    Refusal {
+        status: error.status(),
+        reason: error.reason(),
+    }
+}
+
+/// Read on the stack while nothing is known to be there.
+const SIP: usize = 4 * 1024;
+/// Read at a time while a head is incomplete.
+const HEAD_BLOCK: usize = 4 * 1024;
+/// For closing, and for what is drained before a connection is used again.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,138 @@
+//! Bodies of HTTP/2 streams, with the limits that hyper does not know.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::budget::{Progress, Unfinished};
+use crate::web::{Body, body::Error, headers};
+
+/// The body of a request: fails when the device sends nothing for too long.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    body: Incoming,
+    limit: Duration,
+    /// Made when the device is waited for the first time.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Inbound {
+    /// As the body type of requests.
+    pub(super) fn wrap(body: Incoming, limit: Duration) -> Body {
+        if body.is_end_stream() {
+            return Body::empty();
+        }
+        Body::stream(Self {
+            body,
+            limit,
+            timer: None,
+            waiting: false,
+        })
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.waiting = false;
+            return Poll::Ready(frame.map(|frame| match frame {
+                Ok(frame) => Ok(clean(frame)),
+                Err(error) => Err(Error::Device(Box::new(error))),
+            }));
+        }
+        let limit = this.limit;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if !this.waiting {
+            this.waiting = true;
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer
+            .as_mut()
+            .poll(context)
+            .map(|()| Some(Err(Error::Slow(limit))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            headers::clean_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
+/// The body of an answer: tells its stream who waits for whom.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    body: Body,
+    stream: Arc<Progress>,
+    unfinished: Unfinished,
+}
+
+impl Outbound {
+    pub(super) fn new(body: Body, stream: Arc<Progress>) -> Self {
+        let mut unfinished = stream.unfinished();
+        if body.is_end_stream() {
+            unfinished.complete();
+        }
+        Self {
+            body,
+            unfinished,
+            stream,
+        }
+    }
+}
+
+impl http_body::Body for Outbound {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        this.stream.taken();
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        this.stream.step();
+        if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
+            this.unfinished.complete();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,17 @@
+//! The whole gateway, seen from outside: the program itself, real servers, real clients.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot set up its world must stop"
+)]
+
+mod browser;
+mod connect;
+mod demo;
+mod http1;
+mod ldap;
+mod load;
+mod reverse_proxy;
+mod support;

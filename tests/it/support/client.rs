@@ -1,0 +1,82 @@
+//! Devices: curl, and raw bytes over TLS.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::{Command, Output},
+};
+
+/// What curl did.
+#[derive(Debug)]
+pub(crate) struct Curl {
+    /// Exit code.
+    pub(crate) code: i32,
+    /// Status of the last answer; of the proxy for a refused tunnel.
+    pub(crate) status: u16,
+    /// Body.
+    pub(crate) body: String,
+    /// Heads and messages.
+    pub(crate) trace: String,
+}
+
+/// Runs curl with these arguments; every name of the tests leads to the gateway.
+pub(crate) fn curl(gateway: SocketAddr, authority: &Path, arguments: &[&str]) -> Curl {
+    let mut command = Command::new("curl");
+    command.args([
+        "--silent",
+        "--show-error",
+        "--verbose",
+        "--max-time",
+        "50",
+        "--noproxy",
+        "",
+    ]);
+    command.args(["--write-out", "\n%{http_code} %{http_connect}"]);
+    command
+        .arg("--cacert")
+        .arg(authority)
+        .arg("--proxy-cacert")
+        .arg(authority);
+    for host in [
+        "gw.ravelin.test",
+        "intranet.apps.test",
+        "store.apps.test",
+        "xm.apps.test",
+        "other.apps.test",
+    ] {
+        command
+            .arg("--resolve")
+            .arg(format!("{host}:{}:127.0.0.1", gateway.port()));
+    }
+    command.args(arguments);
+    outcome(&command.output().unwrap())
+}
+
+fn outcome(output: &Output) -> Curl {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, codes) = text.rsplit_once('\n').unwrap_or(("", &text));
+    let mut codes = codes
+        .split(' ')
+        .map(|code| code.parse::<u16>().unwrap_or(0));
+    let (answer, connect) = (codes.next().unwrap_or(0), codes.next().unwrap_or(0));
+    Curl {
+        code: output.status.code().unwrap_or(-1),
+        status: if answer == 0 { connect } else { answer },
+        body: body.to_owned(),
+        trace: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// One plain HTTP GET: the whole answer, head and body.
+pub(crate) fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

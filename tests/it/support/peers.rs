@@ -1,0 +1,216 @@
+//! Servers that others wrote: nginx, slapd, dnsmasq.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use super::{certificates::Pair, free_address, wait_for_port};
+
+/// A program that runs until it is dropped, with a directory of its own.
+pub(crate) struct Peer {
+    child: Child,
+    directory: TempDir,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Peer {
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Peer {
+    let directory = tempfile::Builder::new()
+        .prefix(&format!("ravelin-{program}-"))
+        .tempdir()
+        .unwrap();
+    let address = free_address();
+    let arguments = prepare(directory.path(), address);
+    let output = fs::File::create(directory.path().join("output.log")).unwrap();
+    let child = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error} (`make peers` installs it)"));
+    wait_for_port(address);
+    Peer {
+        child,
+        directory,
+        address,
+    }
+}
+
+/// nginx with this `server` body (locations), over TLS when it has a certificate.
+pub(crate) fn nginx(server: &str, tls: Option<&Pair>) -> Peer {
+    start("nginx", |directory, address| {
+        let (ssl, pair) = tls.map_or((String::new(), ""), |pair| {
+            let certificate = format!(
+                "ssl_certificate {}; ssl_certificate_key {};",
+                pair.chain.display(),
+                pair.key.display()
+            );
+            (certificate, "ssl http2")
+        });
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; pid {d}/nginx.pid;\n\
+             error_log {d}/error.log warn; events {{ worker_connections 4096; }}\n\
+             http {{ access_log {d}/access.log; client_body_temp_path {d}/body; proxy_temp_path {d}/proxy;\n\
+             fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; scgi_temp_path {d}/s; client_max_body_size 0;\n\
+             server {{ listen {address} {pair}; {ssl} root {d}/root;\n{server}\n}} }}\n",
+            d = directory.display(),
+        );
+        fs::create_dir(directory.join("root")).unwrap();
+        fs::write(directory.join("nginx.conf"), config).unwrap();
+        vec![
+            "-p".into(),
+            directory.display().to_string(),
+            "-e".into(),
+            directory.join("error.log").display().to_string(),
+            "-c".into(),
+            directory.join("nginx.conf").display().to_string(),
+        ]
+    })
+}
+
+/// dnsmasq that answers for `corp.test`: each `name=address`, and nothing for other names.
+pub(crate) fn dns(names: &[(&str, &str)]) -> Peer {
+    start("dnsmasq", |directory, address| {
+        let mut arguments: Vec<String> = [
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--listen-address=127.0.0.1",
+            "--local=/test/",
+            "--user=root",
+            "--conf-file=/dev/null",
+        ]
+        .map(String::from)
+        .into();
+        arguments.push(format!("--port={}", address.port()));
+        arguments.push(format!("--pid-file={}", directory.join("pid").display()));
+        for (name, address) in names {
+            arguments.push(format!("--host-record={name},{address}"));
+        }
+        arguments
+    })
+}
+
+/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`.
+pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
+    start("slapd", |directory, address| {
+        let ssl = tls.map_or(String::new(), |(pair, ca)| {
+            format!(
+                "TLSCertificateFile {}\nTLSCertificateKeyFile {}\nTLSCACertificateFile {}\n",
+                pair.chain.display(),
+                pair.key.display(),
+                ca.display()
+            )
+        });
+        let data = directory.join("data");
+        fs::create_dir(&data).unwrap();
+        let config = directory.join("slapd.conf");
+        fs::write(
+            &config,
+            format!(
+                "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
+                 include /etc/ldap/schema/inetorgperson.schema\n\
+                 modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload memberof\n{ssl}\
+                 pidfile {d}/slapd.pid\nargsfile {d}/slapd.args\n\
+                 database mdb\nsuffix dc=corp,dc=test\nrootdn cn=admin,dc=corp,dc=test\nrootpw admin\n\
+                 directory {d}/data\noverlay memberof\nmemberof-group-oc groupOfNames\n\
+                 access to attrs=userPassword by anonymous auth by * none\n\
+                 access to * by dn.exact=cn=ravelin,dc=corp,dc=test read by * none\n",
+                d = directory.display()
+            ),
+        )
+        .unwrap();
+        let ldif = directory.join("people.ldif");
+        fs::write(&ldif, PEOPLE).unwrap();
+        let added = Command::new("/usr/sbin/slapadd")
+            .args(["-f", config.to_str().unwrap(), "-l", ldif.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(
+            added.status.success(),
+            "slapadd: {}",
+            String::from_utf8_lossy(&added.stderr)
+        );
+        let scheme = if tls.is_some() { "ldaps" } else { "ldap" };
+        vec![
+            "-d".into(),
+            "0".into(),
+            "-f".into(),
+            config.display().to_string(),
+            "-h".into(),
+            format!("{scheme}://{address}/"),
+        ]
+    })
+}
+
+/// The directory's people: passwords as in the user file of a site.
+const PEOPLE: &str = "\
+dn: dc=corp,dc=test
+objectClass: dcObject
+objectClass: organization
+dc: corp
+o: Corp
+
+dn: cn=ravelin,dc=corp,dc=test
+objectClass: applicationProcess
+objectClass: simpleSecurityObject
+cn: ravelin
+userPassword: service secret
+
+dn: ou=people,dc=corp,dc=test
+objectClass: organizationalUnit
+ou: people
+
+dn: uid=alice,ou=people,dc=corp,dc=test
+objectClass: inetOrgPerson
+uid: alice
+cn: Alice Example
+sn: Example
+mail: alice@corp.test
+userPassword: correct horse
+memberOf: cn=sales,dc=corp,dc=test
+
+dn: uid=bob,ou=people,dc=corp,dc=test
+objectClass: inetOrgPerson
+uid: bob
+cn: Bob (Contractor)
+sn: Example
+userPassword: battery staple
+
+dn: cn=sales,dc=corp,dc=test
+objectClass: groupOfNames
+cn: sales
+member: uid=alice,ou=people,dc=corp,dc=test
+
+dn: cn=contractors,dc=corp,dc=test
+objectClass: groupOfNames
+cn: contractors
+member: uid=bob,ou=people,dc=corp,dc=test
+";
