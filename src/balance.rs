@@ -171,7 +171,7 @@ impl Pool {
     }
 
     fn state(&self, node: &Node, now: Instant) -> State {
-        if !self.balancer.ready(node.index) {
+        if node.is_down() {
             State::Down
         } else if node.is_suspended(now) {
             State::Suspended
@@ -217,7 +217,7 @@ pub struct Status {
     pub state: State,
     /// When it last went out, came back, or answered first.
     pub since: Instant,
-    /// Requests, WebSockets and relays in hand.
+    /// Requests, `WebSocket`s and relays in hand.
     pub in_hand: usize,
     /// What the last probe or connection failed with, if it failed.
     pub error: Option<Arc<str>>,
@@ -246,3 +246,6 @@ pub enum Error {
     #[error("every node of pool {0} is full")]
     Full(Arc<str>),
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,7 +202,7 @@ impl Dialer {
         self.finish(stream, address, system).await
     }
 
-    /// Connects to a system without TLS, whatever its configuration says: what StartTLS needs.
+    /// Connects to a system without TLS, whatever its configuration says: what `StartTLS` needs.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl Dialer {
             .map_err(|source| Error::Tls {
                 what: Arc::clone(system.what()),
                 address,
-                source,
+                source: Box::new(source),
             })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Connected {
@@ -511,7 +511,7 @@ pub enum Error {
         /// Who was dialled.
         address: SocketAddr,
         /// Why.
-        source: tls::Error,
+        source: Box<tls::Error>,
     },
     /// The name gave no address.
     #[error("resolving {what}")]

@@ -528,7 +528,7 @@ mod tests {
             65_537,
             300_000,
         ] {
-            let sent: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let sent: Vec<u8> = (0..length).map(|i| pattern(i, 3)).collect();
             let mut back = vec![0; length];
             let (mut read, mut write) = device.split();
             let (wrote, came) = tokio::join!(write.write_all(&sent), read.read_exact(&mut back));
@@ -702,11 +702,11 @@ mod tests {
             Duration::from_millis(10),
             poll_fn(|c| relay.poll(c, &counts)),
         );
-        assert!(waiting.await.is_err());
+        waiting.await.unwrap_err();
         assert!(relay.up.block.is_some(), "a busy relay keeps its block");
         backend.read_exact(&mut vec![0; 200_000]).await.unwrap();
         let waiting = timeout(RELEASE * 2, poll_fn(|c| relay.poll(c, &counts)));
-        assert!(waiting.await.is_err());
+        waiting.await.unwrap_err();
         assert!(relay.up.block.is_none(), "an idle one holds none");
 
         device.write_all(b"short").await.unwrap();
@@ -714,7 +714,7 @@ mod tests {
             Duration::from_millis(10),
             poll_fn(|c| relay.poll(c, &counts)),
         );
-        assert!(waiting.await.is_err());
+        waiting.await.unwrap_err();
         assert!(relay.up.block.is_none(), "a short message needs none");
         assert_eq!(counts.up.load(Ordering::Relaxed), 200_005);
     }
@@ -807,7 +807,7 @@ mod tests {
     }
 
     fn pattern(place: usize, seed: u8) -> u8 {
-        ((place ^ (place >> 8) ^ (place >> 16)) as u8).wrapping_add(seed)
+        (place ^ (place >> 8) ^ (place >> 16)).to_le_bytes()[0].wrapping_add(seed)
     }
 
     const LONG: Limits = Limits {

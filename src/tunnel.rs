@@ -317,7 +317,7 @@ mod tests {
         let stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
         let (mut read, mut write) = tokio::io::split(stream);
 
-        let sent: Vec<u8> = (0..8_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let sent: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut came = Vec::new();
         let (wrote, read) = tokio::join!(
             async {
@@ -405,39 +405,19 @@ mod tests {
 
     #[test]
     fn every_error_has_its_status_and_word() {
+        use std::io::ErrorKind as K;
+
         use resolve::Error as R;
-        let what: Arc<str> = "a.test:80".into();
-        let address = SocketAddr::from(([10, 0, 0, 1], 80));
-        let connect = |kind: std::io::ErrorKind| dial::Error::Connect {
-            what: "a.test:80".into(),
-            address,
-            source: kind.into(),
-        };
-        let unresolved = |source| dial::Error::Unresolved {
-            what: "a.test:80".into(),
-            source,
-        };
-        for (error, status, shown) in [
+        for (error, status, word) in [
+            (connect(K::ConnectionRefused), 502, "connection_refused"),
+            (connect(K::ConnectionReset), 502, "connection_terminated"),
             (
-                connect(std::io::ErrorKind::ConnectionRefused),
-                502,
-                "connection_refused",
-            ),
-            (
-                connect(std::io::ErrorKind::HostUnreachable),
+                connect(K::HostUnreachable),
                 502,
                 "destination_ip_unroutable",
             ),
-            (
-                connect(std::io::ErrorKind::TimedOut),
-                504,
-                "connection_timeout",
-            ),
-            (
-                connect(std::io::ErrorKind::Other),
-                503,
-                "destination_unavailable",
-            ),
+            (connect(K::TimedOut), 504, "connection_timeout"),
+            (connect(K::Other), 503, "destination_unavailable"),
             (
                 unresolved(R::NoSuchName),
                 502,
@@ -449,34 +429,45 @@ mod tests {
                 "dns_error; rcode=\"NOERROR\"",
             ),
             (unresolved(R::Silent(Duration::ZERO)), 504, "dns_timeout"),
-            (
-                dial::Error::Refused {
-                    what: Arc::clone(&what),
-                    address: address.ip(),
-                    why: "x",
-                },
-                403,
-                "destination_ip_prohibited",
-            ),
-            (
-                dial::Error::Timeout {
-                    what,
-                    address,
-                    limit: Duration::ZERO,
-                },
-                504,
-                "connection_timeout",
-            ),
+            (refused(), 403, "destination_ip_prohibited"),
             (dial::Error::Permit, 500, "proxy_internal_error"),
             (dial::Error::Expired, 403, "http_request_denied"),
+            (
+                dial::Error::NoTls("x".into()),
+                500,
+                "proxy_configuration_error",
+            ),
         ] {
             let told = ProxyError::from(&error);
             let id = refusal::Id::generate();
             assert_eq!(told.status.as_u16(), status, "{error}");
             assert_eq!(
                 told.header("gw.example.com", id),
-                format!("\"gw.example.com\"; error={shown}; details=\"{id}\"").as_str()
+                format!("\"gw.example.com\"; error={word}; details=\"{id}\"").as_str()
             );
+        }
+    }
+
+    fn connect(kind: std::io::ErrorKind) -> dial::Error {
+        dial::Error::Connect {
+            what: "a.test:80".into(),
+            address: SocketAddr::from(([10, 0, 0, 1], 80)),
+            source: kind.into(),
+        }
+    }
+
+    fn unresolved(source: resolve::Error) -> dial::Error {
+        dial::Error::Unresolved {
+            what: "a.test:80".into(),
+            source,
+        }
+    }
+
+    fn refused() -> dial::Error {
+        dial::Error::Refused {
+            what: "a.test:80".into(),
+            address: [127, 0, 0, 1].into(),
+            why: "loopback",
         }
     }
 

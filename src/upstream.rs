@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::{Either, select, select_all};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{EXPECT, HOST, TE},
+    header::{CONTENT_LENGTH, EXPECT, HOST, TE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub use self::{body::Ended, upgrade::Upgrade};
+pub use self::{body::Ended, plain::Fetched, upgrade::Upgrade};
 use self::{
     body::{Progress, Receiving, Sending},
     connection::{Connection, Held, Owner, Settings},
@@ -40,6 +40,7 @@ use crate::{
 mod body;
 mod connection;
 mod head;
+mod plain;
 mod pool;
 mod retry;
 mod upgrade;
@@ -157,7 +158,7 @@ impl Upstream {
             let index = lease.node().index;
             let failure = match Box::pin(self.attempt(&plan, lease, load, reuse, failed)).await {
                 Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
+                Err(failure) => *failure,
             };
             let (again, rest) = match (failure.again, failure.load) {
                 (Again::Fresh, Some(load)) if reuse => (Again::Fresh, load),
@@ -191,7 +192,7 @@ impl Upstream {
         load: Load,
         reuse: bool,
         failed: u32,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, Box<Failure>> {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
         let connection = match self.connection(plan, &lease, &shelf, &load, reuse).await {
             Ok(connection) => connection,
@@ -395,6 +396,11 @@ impl<'a> Plan<'a> {
         headers.remove(HOST);
         if body.is_end_stream() {
             headers.remove(EXPECT);
+            // hyper sends a length as it is given: one without its bytes would have the node
+            // take the next request for them.
+            if headers.contains_key(CONTENT_LENGTH) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
         }
         let plan = Self {
             permit: exchange.permit,
@@ -424,7 +430,7 @@ impl<'a> Plan<'a> {
         load: Load,
         connection: &Connection,
         node: &Node,
-    ) -> Result<(Request<Sending>, Option<String>), Failure> {
+    ) -> Result<(Request<Sending>, Option<String>), Box<Failure>> {
         let Load { mut headers, body } = load;
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(self.target.clone());
@@ -487,7 +493,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What a failed try means, and whether there may be another.
-    fn failure(&self, error: SendError, held: &Held, repeatable: Option<Load>) -> Failure {
+    fn failure(&self, error: SendError, held: &Held, repeatable: Option<Load>) -> Box<Failure> {
         let node = Arc::clone(held.lease.node().name());
         let mut error = match error {
             SendError::Failed(error) => *error,
@@ -515,11 +521,11 @@ impl<'a> Plan<'a> {
         } else {
             Error::Lost { node, source }
         };
-        Failure {
+        Box::new(Failure {
             error,
             again: failed.again(),
             load: returned.or(repeatable),
-        }
+        })
     }
 }
 
@@ -609,24 +615,24 @@ struct Failure {
 
 impl Failure {
     /// No connection: nothing was sent.
-    fn before(error: Error, load: Load) -> Self {
+    fn before(error: Error, load: Load) -> Box<Self> {
         let again = match &error {
             Error::Connect { source, .. } if is_permits(source) => Again::No,
             _ => Again::Other,
         };
-        Self {
+        Box::new(Self {
             error,
             again,
             load: Some(load),
-        }
+        })
     }
 
-    fn last(error: Error) -> Self {
-        Self {
+    fn last(error: Error) -> Box<Self> {
+        Box::new(Self {
             error,
             again: Again::No,
             load: None,
-        }
+        })
     }
 }
 

@@ -9,13 +9,16 @@ use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 
 pub mod body;
 pub mod chunked;
+pub(crate) mod error;
 pub mod head;
 pub mod headers;
 mod http1;
 mod http2;
+pub(crate) mod journal;
 pub mod login;
 pub mod page;
 pub mod path;
+pub(crate) mod service;
 pub mod stream;
 
 /// Serves one connection to its end, in the protocol that the handshake agreed on.

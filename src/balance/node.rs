@@ -28,6 +28,8 @@ pub struct Node {
     name: Arc<str>,
     max_requests: usize,
     in_hand: AtomicUsize,
+    /// Its probes took it out.
+    down: AtomicBool,
     /// It has answered a probe or taken a connection once.
     known: AtomicBool,
     /// Connections fail: milliseconds after `born` until which others are preferred; 0: none do.
@@ -61,6 +63,7 @@ impl Node {
             name: format!("{}:{}", system.host(), system.port()).into(),
             max_requests,
             in_hand: AtomicUsize::new(0),
+            down: AtomicBool::new(false),
             known: AtomicBool::new(false),
             suspended: AtomicU64::new(0),
             born: now,
@@ -77,7 +80,7 @@ impl Node {
         &self.name
     }
 
-    /// Requests, WebSockets and relays that it has in hand.
+    /// Requests, `WebSocket`s and relays that it has in hand.
     pub fn in_hand(&self) -> usize {
         self.in_hand.load(Ordering::Relaxed)
     }
@@ -97,6 +100,10 @@ impl Node {
 
     pub(super) fn give_back(&self) {
         self.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -164,6 +171,7 @@ impl Node {
     pub(super) fn changed(&self, healthy: bool, now: Instant) {
         let mut history = self.history();
         history.since = now;
+        self.down.store(!healthy, Ordering::Relaxed);
         if healthy {
             info!(pool = %self.pool, node = %self.name, "node is up");
         } else {

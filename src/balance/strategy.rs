@@ -63,15 +63,11 @@ impl Balancer {
             .await;
     }
 
-    /// Whether the probes let this node serve. True before the first probe.
-    pub(super) fn ready(&self, index: usize) -> bool {
-        self.backends
-            .get(index)
-            .is_some_and(|backend| self.pingora.backends().ready(backend))
-    }
-
     /// The next node in turn among those that `accept` takes.
     pub(super) fn next(&self, accept: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.nodes.len() == 1 {
+            return accept(0).then_some(0);
+        }
         match self.strategy {
             Strategy::LeastConnections => self.least(accept),
             Strategy::RoundRobin => self

@@ -90,11 +90,13 @@ impl Networks {
         });
     }
 
-    /// Whether this machine has an IPv6 address that is good beyond its own links.
+    /// Whether this machine has an IPv6 address that is good beyond its own networks.
     pub(super) fn has_ipv6(&self) -> bool {
         self.own.load().iter().any(|address| match address {
             IpAddr::V4(_) => false,
-            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+            IpAddr::V6(v6) => {
+                !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unique_local()
+            }
         })
     }
 
@@ -317,6 +319,8 @@ mod tests {
             networks.judge(ip("198.51.100.7"), 443),
             Err("the gateway's own")
         );
+        assert!(!networks.has_ipv6());
+        networks.set_own([ip("2001:db8::7")].into());
         assert!(networks.has_ipv6());
     }
 

@@ -176,6 +176,18 @@ async fn an_answer_too_long_for_udp_comes_over_tcp() {
 }
 
 #[tokio::test]
+async fn an_alias_is_judged_by_where_it_leads() {
+    let good = Server::start(|_, _, _| Reply::Alias(vec![ip("10.1.0.1")])).await;
+    let evil = Server::start(|_, _, _| Reply::Alias(vec![ip("169.254.169.254")])).await;
+    let target = target("alias.corp.test:80");
+
+    let found = dialer(&good, |_| {}).resolve(&target).await;
+    assert_eq!(found.unwrap(), [ip("10.1.0.1")]);
+    let refused = dialer(&evil, |_| {}).resolve(&target).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn questions_start_from_the_source() {
     let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.1.0.1")])).await;
     let dialer = dialer(&dns, |network| {
@@ -331,7 +343,7 @@ async fn permits_hold_for_what_they_name_alone() {
     let (here, there): (Arc<str>, Arc<str>) = ("p".into(), "q".into());
 
     let good = Permit::for_test(app.clone(), None);
-    assert!(dialer.node(&good, &here, &node).await.is_ok());
+    dialer.node(&good, &here, &node).await.unwrap();
     assert!(matches!(
         dialer.node(&good, &there, &node).await,
         Err(Error::Permit)

@@ -126,7 +126,7 @@ impl Key {
         Ok(config)
     }
 
-    /// One key share, of X25519: a ClientHello of two packets chokes old Java and some firewalls.
+    /// One key share, of X25519: a `ClientHello` of two packets chokes old Java and some firewalls.
     fn provider(&self) -> CryptoProvider {
         let mut groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
         if self.post_quantum {

@@ -21,7 +21,6 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::connection::Held;
 use crate::web::{Body, body::Error};
 
 /// A request's body as hyper sends it.
@@ -148,9 +147,9 @@ impl Opener {
 }
 
 /// An answer's body: gives back the connection at its end, closes it when given up before.
-pub(super) struct Receiving {
+pub(super) struct Receiving<H> {
     incoming: Incoming,
-    held: Option<Held>,
+    held: Option<H>,
     limit: Duration,
     /// Runs while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
@@ -159,11 +158,17 @@ pub(super) struct Receiving {
     stopped: Vec<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl Receiving {
+/// What an answer holds until its end.
+pub(super) trait Hold: Send + Unpin + 'static {
+    /// The answer was read to its end.
+    fn finish(self);
+}
+
+impl<H: Hold> Receiving<H> {
     /// The body of an answer. `limit` is the time without a byte of it.
     pub(super) fn start(
         incoming: Incoming,
-        held: Held,
+        held: H,
         limit: Duration,
         stop: Vec<CancellationToken>,
     ) -> Body {
@@ -216,7 +221,7 @@ impl Receiving {
     }
 }
 
-impl http_body::Body for Receiving {
+impl<H: Hold> http_body::Body for Receiving<H> {
     type Data = Bytes;
     type Error = Error;
 
@@ -284,10 +289,6 @@ pub(super) fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tokio's own timer needs tokio's clock"
-)]
 fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit
 }

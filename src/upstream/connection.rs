@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::{
-    body::{Progress, Sending},
+    body::{Hold, Progress, Sending},
     pool::Shelf,
 };
 use crate::{balance::Lease, clock, dial, shutdown::Tasks};
@@ -235,10 +235,10 @@ pub(super) struct Held {
     pub(super) keep: bool,
 }
 
-impl Held {
+impl Hold for Held {
     /// The answer was read to its end: the connection is kept for the next request, unless the
     /// node did not want to read the whole of this one (R20).
-    pub(super) fn finish(self) {
+    fn finish(self) {
         let whole = self.request.is_none_or(|request| request.is_done());
         if let Connection::Http1(connection) = self.connection
             && whole

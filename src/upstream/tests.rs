@@ -12,13 +12,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::world::{
-    Counter, World, answer, body, field, get, head, nobody, node, post, raw_device, read, steady,
-    until,
+    Counter, World, answer, body, field, get, head, nobody, node, post, raw_device, read, secure,
+    steady, until,
 };
 use super::{Error, Served, Upgrade, body::Ended};
 use crate::{
     balance,
-    config::{CheckKind, Persistence},
+    config::{CheckKind, Persistence, for_test},
     shutdown::Tasks,
     web::{self, Body},
 };
@@ -729,4 +729,87 @@ async fn nothing_is_raw_before_101() {
     // None of those connections was kept: the next request has a fresh one.
     let answer = ask(Upgrade::Http1, "/403").await.unwrap();
     assert!(!answer.response.extensions().get::<Served>().unwrap().reused);
+}
+
+#[tokio::test]
+async fn requests_share_an_http2_connection() {
+    let tasks = Tasks::new();
+    let mut pool = for_test::pool_value("test", &[]);
+    secure(&tasks, &mut pool, &["h2", "http/1.1"]).await;
+    let world = World::of(pool, |_| {});
+    let answers = futures_util::future::join_all((0..50).map(|_| world.get("/x?y"))).await;
+    for answer in answers {
+        let text = "HTTP/2.0 0 https://app.test/x?y ";
+        assert_eq!(answer.unwrap(), (200, text.into()));
+    }
+    let mut request = post("/", "body");
+    let grpc = http::HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert("content-type", grpc);
+    let answer = world.send(request).await.unwrap().response;
+    let collected = answer.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["x-te"], "trailers");
+    assert_eq!(collected.to_bytes(), "HTTP/2.0 0 https://app.test/ body");
+}
+
+#[tokio::test]
+async fn more_requests_than_streams_open_another_connection() {
+    let tasks = Tasks::new();
+    let mut pool = for_test::pool_value("test", &[]);
+    pool.max_requests = 1000;
+    secure(&tasks, &mut pool, &["h2"]).await;
+    let world = World::of(pool, |_| {});
+    let answers = futures_util::future::join_all((0..150).map(|_| world.get("/"))).await;
+    let on = |number: &str| {
+        let begin = format!("HTTP/2.0 {number} ");
+        answers
+            .iter()
+            .filter(|a| a.as_ref().unwrap().1.starts_with(&begin))
+            .count()
+    };
+    assert_eq!(on("0") + on("1"), 150);
+    assert!(on("1") >= 1);
+    until(|| world.pool.nodes()[0].in_hand() == 0).await;
+}
+
+#[tokio::test]
+async fn a_login_of_a_connection_never_uses_http2() {
+    let tasks = Tasks::new();
+    let mut pool = for_test::pool_value("test", &[]);
+    secure(&tasks, &mut pool, &["h2", "http/1.1"]).await;
+    let world = World::of(pool, |_| {});
+    assert!(world.get("/").await.unwrap().1.starts_with("HTTP/2.0 0 "));
+    let (_, text) = ntlm(&world, 1, "S", Some("NTLM one")).await;
+    assert_eq!(text, "HTTP/1.1 1 / app.test");
+    // From now on that connection is the user's; strangers go on over HTTP/2.
+    let (_, text) = ntlm(&world, 1, "S", None).await;
+    assert_eq!(text, "HTTP/1.1 1 / app.test");
+    let (_, text) = ntlm(&world, 2, "S-2", None).await;
+    assert!(text.starts_with("HTTP/2.0 0 "), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_that_declines_http2_is_spoken_to_in_http1() {
+    let tasks = Tasks::new();
+    let mut pool = for_test::pool_value("test", &[]);
+    secure(&tasks, &mut pool, &["http/1.1"]).await;
+    let world = World::of(pool, |_| {});
+    for _ in 0..2 {
+        assert_eq!(world.get("/").await.unwrap().1, "HTTP/1.1 0 / app.test");
+    }
+}
+
+#[tokio::test]
+async fn a_node_with_another_certificate_is_not_trusted() {
+    let tasks = Tasks::new();
+    let mut pool = for_test::pool_value("test", &[]);
+    secure(&tasks, &mut pool, &["h2"]).await;
+    let tls = pool.tls.clone();
+    secure(&tasks, &mut pool, &["h2"]).await;
+    pool.nodes[0] = for_test::system(&pool_address(&pool), tls);
+    let error = World::of(pool, |_| {}).get("/").await.unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+}
+
+fn pool_address(pool: &crate::config::Pool) -> String {
+    format!("{}:{}", pool.nodes[0].host(), pool.nodes[0].port())
 }

@@ -1,4 +1,4 @@
-//! WebSockets: asked for over HTTP/1.1 or HTTP/2, always HTTP/1.1 towards the node.
+//! `WebSocket`s: asked for over HTTP/1.1 or HTTP/2, always HTTP/1.1 towards the node.
 //!
 //! Nothing but a WebSocket is ever upgraded to: any other protocol that a device names is not
 //! passed on, so the node answers in plain HTTP.

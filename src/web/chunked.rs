@@ -193,3 +193,186 @@ const EXTENSION_LIMIT: usize = 256;
 /// In one body: otherwise a device makes us read 256 bytes for each byte that it sends on.
 const EXTENSIONS_LIMIT: usize = 16 * 1024;
 const LINE_LIMIT: usize = SIZE_DIGITS + EXTENSION_LIMIT + 2;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: head::Limits = head::Limits {
+        bytes: 512,
+        fields: 4,
+        target: 0,
+    };
+
+    /// Body, trailers and what is left, with bytes arriving in these parts.
+    fn decode(parts: &[&[u8]]) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, Error> {
+        let mut decoder = Decoder::new(LIMITS);
+        let mut buffer = BytesMut::new();
+        let mut body = Vec::new();
+        let mut parts = parts.iter();
+        loop {
+            match decoder.decode(&mut buffer)? {
+                Piece::Data(data) => body.extend_from_slice(&data),
+                Piece::End(trailers) => {
+                    let rest = parts.copied().collect::<Vec<_>>().concat();
+                    return Ok(Some((body, trailers, [buffer.to_vec(), rest].concat())));
+                }
+                Piece::More => match parts.next() {
+                    Some(part) => buffer.extend_from_slice(part),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    fn error(raw: &str) -> Error {
+        decode(&[raw.as_bytes()]).unwrap_err()
+    }
+
+    #[test]
+    fn chunks_are_joined_and_the_next_request_is_left_alone() {
+        let raw =
+            b"4\r\nWiki\r\n6;a=b;c=\"d\"\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\n\r\nGET /";
+
+        let (body, trailers, rest) = decode(&[raw]).unwrap().unwrap();
+
+        assert_eq!(body, b"Wikipedia in \r\n\r\nchunks.");
+        assert!(trailers.is_empty());
+        assert_eq!(rest, b"GET /");
+    }
+
+    #[test]
+    fn trailers_are_read() {
+        let (body, trailers, rest) = decode(&[b"1\r\na\r\n0\r\nX-Sum: 7\r\nB: c\r\n\r\n"])
+            .unwrap()
+            .unwrap();
+
+        assert_eq!((body.as_slice(), rest.as_slice()), (&b"a"[..], &b""[..]));
+        assert_eq!(trailers["x-sum"], "7");
+        assert_eq!(trailers.len(), 2);
+    }
+
+    #[test]
+    fn every_split_gives_the_same_body() {
+        let raw = b"5;x\r\nhello\r\n0A\r\n0123456789\r\n000\r\nA: b\r\n\r\nnext";
+        let whole = decode(&[raw]).unwrap();
+        assert!(whole.is_some());
+
+        for split in 0..raw.len() {
+            let (a, b) = raw.split_at(split);
+            assert_eq!(decode(&[a, b]).unwrap(), whole, "split at {split}");
+        }
+        let single: Vec<&[u8]> = raw.chunks(1).collect();
+        assert_eq!(decode(&single).unwrap(), whole);
+    }
+
+    #[test]
+    fn every_truncation_waits_for_more() {
+        let raw = b"5\r\nhello\r\n0\r\nA: b\r\n\r\n";
+        for end in 0..raw.len() {
+            assert_eq!(decode(&[&raw[..end]]).unwrap(), None, "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_hexadecimal_digits_and_nothing_else() {
+        for raw in [
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1 ;a\r\n",
+            "0x1\r\n",
+            "1\t\r\n",
+            "1,\r\n",
+            "\u{0}\r\n",
+            ";a\r\n",
+            "11111111111111111\r\n",
+            "00000000000000001\r\n",
+            "1\u{b}",
+            "1 ",
+            "x",
+        ] {
+            assert_eq!(error(raw), Error::Size, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_size_does_not_overflow() {
+        assert_eq!(decode(&[b"ffffffffffffffff\r\nabc"]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused() {
+        assert_eq!(error("1\na"), Error::BareLineFeed);
+        assert_eq!(error("1;a\na"), Error::BareLineFeed);
+        assert_eq!(error("1\r\na\n"), Error::DataEnd);
+        assert_eq!(error("0\r\n\n"), Error::Trailers(head::Error::BareLineFeed));
+    }
+
+    #[test]
+    fn a_chunk_longer_than_its_size_is_refused() {
+        assert_eq!(error("1\r\nab\r\n0\r\n\r\n"), Error::DataEnd);
+        assert_eq!(error("1\r\na0\r\n\r\n"), Error::DataEnd);
+        assert_eq!(error("1\r\na\rb"), Error::DataEnd);
+    }
+
+    #[test]
+    fn extensions_are_bounded_each_and_in_all() {
+        let chunk = |length: usize| format!("1;{}\r\na\r\n", "x".repeat(length));
+        assert_eq!(decode(&[chunk(255).as_bytes()]).unwrap(), None);
+        assert_eq!(error(&chunk(256)), Error::ExtensionTooLong);
+        assert_eq!(error(&chunk(4096)), Error::ExtensionTooLong);
+        assert_eq!(error(&chunk(200).repeat(100)), Error::ExtensionTooLong);
+        assert_eq!(
+            error(&format!("1;{}", "x".repeat(400))),
+            Error::ExtensionTooLong
+        );
+        assert_eq!(error("1;a\rb\r\n"), Error::Extension);
+        assert_eq!(error("1;\u{0}\r\n"), Error::Extension);
+    }
+
+    #[test]
+    fn trailers_are_bounded_and_strict() {
+        let trailers = |text: &str| error(&format!("0\r\n{text}"));
+        let refused = |error| Error::Trailers(error);
+        assert_eq!(
+            trailers(&"A: b\r\n".repeat(100)),
+            refused(head::Error::TooLarge)
+        );
+        assert_eq!(
+            trailers("A: 1\r\nA: 2\r\nA: 3\r\nA: 4\r\nA: 5\r\n\r\n"),
+            refused(head::Error::TooManyFields)
+        );
+        assert_eq!(trailers("A : b\r\n\r\n"), refused(head::Error::FieldName));
+        assert_eq!(trailers(" A: b\r\n\r\n"), refused(head::Error::Folded));
+        assert_eq!(
+            trailers("A: b\u{0}\r\n\r\n"),
+            refused(head::Error::FieldValue)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(raw in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _decoded = decode(&[&raw]);
+        }
+
+        #[test]
+        fn what_was_encoded_comes_back(chunks in prop::collection::vec("[a-z]{1,40}", 0..8), split in 0..400_usize) {
+            let mut raw = String::new();
+            for chunk in &chunks {
+                raw.push_str(&format!("{:X}\r\n{chunk}\r\n", chunk.len()));
+            }
+            raw.push_str("0\r\n\r\n");
+            let (a, b) = raw.as_bytes().split_at(split.min(raw.len()));
+            let (body, _, rest) = decode(&[a, b]).unwrap().unwrap();
+            prop_assert_eq!(body, chunks.concat().into_bytes());
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

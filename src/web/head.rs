@@ -507,3 +507,6 @@ const METHOD_LIMIT: usize = 32;
 const HOST_LIMIT: usize = 255;
 /// Most heads fit; more only costs another allocation.
 const TYPICAL_FIELDS: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -252,7 +252,7 @@ impl<H: Handler> Connection<H> {
             }
             Ok(()) => match then {
                 Some(then) => End::Takeover(then),
-                None if close && io.upload.is_over() && !facts.connect => End::Close,
+                None if close && io.is_settled() && !facts.connect => End::Close,
                 None if close => End::Linger,
                 None if sending.ends_with_connection() => End::Close,
                 None if io.drain(timer, &self.limits).await => End::Idle,
@@ -361,6 +361,11 @@ impl Io<'_> {
             self.upload.fail(BodyError::Slow(self.patience.limit));
         }
         Poll::Pending
+    }
+
+    /// The device has nothing on its way, as far as is known.
+    fn is_settled(&self) -> bool {
+        self.upload.is_over() && self.wire.buffer.is_empty()
     }
 
     /// Reads what is left of the request's body, within its limits; `false` when there is more.

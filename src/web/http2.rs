@@ -121,6 +121,7 @@ impl<H: Handler> Context<H> {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Outbound> {
         let stream = self.streams.current();
         let connect = request.method() == Method::CONNECT;
+        let head = request.method() == Method::HEAD;
         let upgrade = connect.then(|| hyper::upgrade::on(&mut request));
         let answer = match check(&mut request, &self.limits) {
             Err(refusal) => Answer::from(self.handler.refuse(&refusal)),
@@ -155,7 +156,7 @@ impl<H: Handler> Context<H> {
                 reason: "an answer that ends HTTP, and nothing that takes the bytes",
             }),
         };
-        response.map(|body| Outbound::new(body, stream))
+        Outbound::wrap(response, head, stream)
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use hickory_resolver::proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{
-        RData, Record, RecordType,
-        rdata::{A, AAAA},
+        Name, RData, Record, RecordType,
+        rdata::{A, AAAA, CNAME},
     },
 };
 use tokio::{
@@ -24,6 +24,8 @@ use super::go;
 pub(super) enum Reply {
     /// These of the family that was asked for, kept for a minute.
     Addresses(Vec<IpAddr>),
+    /// The name is another name, which has these.
+    Alias(Vec<IpAddr>),
     /// `SERVFAIL`.
     Fails,
     /// Bytes that are no message.
@@ -96,7 +98,10 @@ impl Server {
                     let mut question = vec![0; usize::from(length)];
                     stream.read_exact(&mut question).await.unwrap();
                     if let Some(reply) = respond(&question, true) {
-                        stream.write_u16(reply.len() as u16).await.unwrap();
+                        stream
+                            .write_u16(reply.len().try_into().unwrap())
+                            .await
+                            .unwrap();
                         stream.write_all(&reply).await.unwrap();
                     }
                 }
@@ -127,10 +132,18 @@ fn message(question: &Message, reply: Reply, over_tcp: bool) -> Option<Vec<u8>> 
     let query = question.queries.first().unwrap().clone();
     let mut message = Message::response(question.metadata.id, OpCode::Query);
     message.metadata.recursion_available = true;
+    let mut owner = query.name().clone();
     let (addresses, ttl) = match reply {
         Reply::Silent => return None,
         Reply::Garbage => return Some(b"\xff\xff no message".to_vec()),
         Reply::Addresses(addresses) => (addresses, 60),
+        Reply::Alias(addresses) => {
+            let alias = Name::from_ascii("alias.elsewhere.test.").unwrap();
+            let data = RData::CNAME(CNAME(alias.clone()));
+            message.add_answer(Record::from_rdata(owner, 60, data));
+            owner = alias;
+            (addresses, 60)
+        }
         Reply::Short(addresses) => (addresses, 0),
         Reply::OverTcp(addresses) if over_tcp => (addresses, 60),
         Reply::OverTcp(_) => {
@@ -156,7 +169,7 @@ fn message(question: &Message, reply: Reply, over_tcp: bool) -> Option<Vec<u8>> 
             IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
         };
         if data.record_type() == query.query_type() {
-            message.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
+            message.add_answer(Record::from_rdata(owner.clone(), ttl, data));
         }
     }
     message.add_query(query);

@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -23,7 +24,7 @@ use crate::{
     balance,
     config::{self, Dns, Source, for_test},
     dial::Dialer,
-    permit::{Permit, What},
+    permit::{Host, Permit, What},
     relay::Counts,
     shutdown::Tasks,
     web::{Answer, Body, Stream},
@@ -49,14 +50,22 @@ impl World {
         pool: impl FnOnce(&mut config::Pool),
         network: impl FnOnce(&mut config::Network),
     ) -> Self {
-        let tasks = Tasks::new();
         let names: Vec<_> = nodes.iter().map(ToString::to_string).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let mut config = for_test::pool_value("test", &names);
         pool(&mut config);
+        Self::of(config, network)
+    }
+
+    pub(super) fn of(config: config::Pool, network: impl FnOnce(&mut config::Network)) -> Self {
+        let tasks = Tasks::new();
         let config = Arc::new(config);
         let mut net = for_test::network();
-        net.allow = nodes.to_vec();
+        let address = |node: &config::System| match node.host() {
+            Host::Address(address) => SocketAddr::new(*address, node.port()),
+            Host::Name(_) => panic!("nodes of tests are addresses"),
+        };
+        net.allow = config.nodes.iter().map(address).collect();
         network(&mut net);
         let dns = Dns {
             servers: Vec::new(),
@@ -155,6 +164,99 @@ pub(super) async fn steady(tasks: &Tasks, say: &'static str) -> SocketAddr {
         }
     })
     .await
+}
+
+/// A node on TLS that offers HTTP/2 besides HTTP/1.1 and answers with its protocol, the number
+/// of its connection and the request's path. `pool` trusts it.
+pub(super) async fn secure(
+    tasks: &Tasks,
+    pool: &mut config::Pool,
+    protocols: &[&str],
+) -> SocketAddr {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["node.test".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let file = std::env::temp_dir().join(format!(
+        "ravelin-{}.pem",
+        data_encoding::HEXLOWER.encode(&crate::crypto::random::<8>())
+    ));
+    std::fs::write(&file, certificate.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    server.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let all = tasks.clone();
+    let address = node(tasks, move |number, stream| {
+        let (acceptor, all) = (acceptor.clone(), all.clone());
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let io = TokioIo::new(stream);
+            let serve = hyper::service::service_fn(move |request| reflect(number, request));
+            if http2 {
+                let server = hyper::server::conn::http2::Builder::new(all);
+                server.serve_connection(io, serve).await.ok();
+            } else {
+                let server = hyper::server::conn::http1::Builder::new();
+                server.serve_connection(io, serve).await.ok();
+            }
+        }
+    })
+    .await;
+    let tls = config::BackendTls {
+        authorities: config::Authorities::File(file),
+        name: Some("node.test".into()),
+        pins: Vec::new(),
+        http2: true,
+        post_quantum: false,
+    };
+    let tls = Arc::new(tls);
+    pool.nodes = vec![for_test::system(
+        &address.to_string(),
+        Some(Arc::clone(&tls)),
+    )];
+    pool.tls = Some(tls);
+    address
+}
+
+/// Tells what came, with the request's body and `te` as trailers.
+async fn reflect(
+    number: usize,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let text = format!(
+        "{:?} {number} {} {}",
+        request.version(),
+        request.uri(),
+        request
+            .headers()
+            .get("host")
+            .map_or("", |host| host.to_str().unwrap()),
+    );
+    let te = request.headers().get("te").cloned();
+    let read = request.into_body().collect().await.unwrap().to_bytes();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-te", te.unwrap_or(http::HeaderValue::from_static("none")));
+    let frames = [
+        Ok(Frame::data(text.into())),
+        Ok(Frame::data(read)),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
+    let challenge = http::HeaderValue::from_static("NTLM");
+    let mut response = Response::new(body);
+    response.headers_mut().insert("www-authenticate", challenge);
+    Ok(response)
 }
 
 /// An address that nobody listens on.

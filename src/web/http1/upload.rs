@@ -189,8 +189,11 @@ impl Upload {
             self.expects_continue = false;
         }
         loop {
-            if !slot.has_room(context) {
-                return Status::Settled;
+            match slot.room(context) {
+                Room::Free => {}
+                Room::Taken => return Status::Settled,
+                // Nobody wants the body, but whether the device is there still matters.
+                Room::Abandoned => return watch(context, wire),
             }
             match self.decode(&mut wire.buffer) {
                 Ok(Piece::Data(data)) => {
@@ -366,6 +369,13 @@ impl Drop for Incoming {
 #[derive(Debug)]
 struct Slot(Mutex<State>);
 
+/// Whether a slot takes a frame.
+enum Room {
+    Abandoned,
+    Free,
+    Taken,
+}
+
 #[derive(Debug, Default)]
 struct State {
     frame: Option<Frame<Bytes>>,
@@ -400,14 +410,17 @@ impl Slot {
         wake_reader(state);
     }
 
-    /// There is room, and a reader; else the connection is woken when that changes.
-    fn has_room(&self, context: &Context<'_>) -> bool {
+    /// Whether a frame can be put; else the connection is woken when that changes.
+    fn room(&self, context: &Context<'_>) -> Room {
         let mut state = self.lock();
-        let room = state.frame.is_none() && !state.abandoned;
-        if !room {
+        if state.abandoned {
+            Room::Abandoned
+        } else if state.frame.is_some() {
             state.connection = Some(context.waker().clone());
+            Room::Taken
+        } else {
+            Room::Free
         }
-        room
     }
 
     /// The reader has asked; else the connection is woken when it does.

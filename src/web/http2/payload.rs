@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
@@ -97,16 +98,39 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(body: Body, stream: Arc<Progress>) -> Self {
-        let mut unfinished = stream.unfinished();
-        if body.is_end_stream() {
-            unfinished.complete();
+    /// The same answer with its body watched. An answer that has no body by its nature loses it:
+    /// to `HEAD`, and with 204 and 304.
+    pub(super) fn wrap(
+        mut response: Response<Body>,
+        head: bool,
+        stream: Arc<Progress>,
+    ) -> Response<Self> {
+        let status = response.status();
+        if head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+            let length = response
+                .body()
+                .size_hint()
+                .exact()
+                .filter(|&length| length > 0);
+            if let Some(length) = length.filter(|_length| head) {
+                response
+                    .headers_mut()
+                    .entry(CONTENT_LENGTH)
+                    .or_insert_with(|| length.into());
+            }
+            *response.body_mut() = Body::empty();
         }
-        Self {
-            body,
-            unfinished,
-            stream,
-        }
+        response.map(|body| {
+            let mut unfinished = stream.unfinished();
+            if body.is_end_stream() {
+                unfinished.complete();
+            }
+            Self {
+                body,
+                unfinished,
+                stream,
+            }
+        })
     }
 }
 
