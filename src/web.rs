@@ -15,6 +15,8 @@ mod http1;
 mod http2;
 pub mod path;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 
 /// Serves one connection to its end, in the protocol that the handshake agreed on.
 ///

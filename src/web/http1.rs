@@ -529,3 +529,6 @@ const SIP: usize = 4 * 1024;
 const HEAD_BLOCK: usize = 4 * 1024;
 /// For closing, and for what is drained before a connection is used again.
 const LINGER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
