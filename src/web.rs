@@ -87,3 +87,9 @@ impl fmt::Debug for Answer {
             .finish()
     }
 }
+
+/// An answer of ours that would end HTTP on its connection, with nobody to take the bytes.
+const NOT_TAKEN: Refusal = Refusal {
+    status: http::StatusCode::INTERNAL_SERVER_ERROR,
+    reason: "an answer that ends HTTP, and nothing that takes the bytes",
+};

@@ -98,6 +98,7 @@ fn paths_have_one_form() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_backends_read_differently_is_refused() {
     let table = [
         ("", Error::Relative),
