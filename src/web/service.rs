@@ -138,7 +138,7 @@ impl Service {
         record.policies = permit.policies().to_vec();
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(parts.uri.query())?;
+        let target = path.with_query(head.uri().query())?;
         let protocol = head.extensions().get::<Protocol>();
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
         let mut request = head.map(|()| body);
