@@ -5,6 +5,9 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod ask;
+mod check;
+mod demo;
+mod hash_password;
 mod run;
 
 /// Parses the command line and carries it out.
@@ -63,7 +66,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Control {
     /// Its control socket
-    #[arg(long, value_name = "SOCKET", default_value = "/run/ravelin/control.sock")]
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "/run/ravelin/control.sock"
+    )]
     control: PathBuf,
     /// Print JSON, for programs
     #[arg(long)]

@@ -1,7 +1,6 @@
 //! Builds every stage from a [`Config`]; runs, reloads, drains.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -11,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub(crate) use self::snapshot::Snapshot;
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     config::{self, Problems},
     control,
     crypto::MasterKey,
-    listener::{self, Listener, Settings},
+    listener::{self, Listener, Settings, peer::Peer},
     metrics::{ByListener, ByResult, Held, Metrics, access_log::AccessLog},
     policy,
     session::Sessions,
@@ -103,7 +102,10 @@ impl Gateway {
             tasks,
             started: clock::now(),
             doors,
-            admin: bound.admin.as_ref().and_then(|socket| socket.local_addr().ok()),
+            admin: bound
+                .admin
+                .as_ref()
+                .and_then(|socket| socket.local_addr().ok()),
             reloading: tokio::sync::Mutex::default(),
             draining: Mutex::default(),
         });
@@ -167,7 +169,10 @@ impl Shared {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        self.doors.iter().flat_map(|door| door.addresses.clone()).collect()
+        self.doors
+            .iter()
+            .flat_map(|door| door.addresses.clone())
+            .collect()
     }
 
     async fn reload(&self, config: Config) -> Result<(), Error> {
@@ -198,11 +203,17 @@ impl Shared {
     async fn reload_file(&self) -> Result<(), String> {
         let path = self.snapshot().config.path.clone();
         let result = match load(path).await {
-            Ok(config) => self.reload(config).await.map_err(|error| web::journal::chain(&error)),
+            Ok(config) => self
+                .reload(config)
+                .await
+                .map_err(|error| web::journal::chain(&error)),
             Err(problems) => Err(problems.to_string()),
         };
         let label = if result.is_ok() { "good" } else { "bad" };
-        self.metrics.reloads.get_or_create(&ByResult { result: label }).inc();
+        self.metrics
+            .reloads
+            .get_or_create(&ByResult { result: label })
+            .inc();
         result
     }
 }
@@ -216,7 +227,10 @@ struct Bound {
 
 impl Bound {
     async fn bind(config: &Config) -> Result<Self, Error> {
-        let listeners = config.listeners.iter().map(|listener| Listener::bind(listener));
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|listener| Listener::bind(listener));
         let listeners = listeners.collect::<Result<_, _>>()?;
         let admin = match config.admin.address {
             Some(address) => Some(
@@ -227,10 +241,12 @@ impl Bound {
             None => None,
         };
         let control = match &config.admin.control {
-            Some(path) => Some(control::Socket::bind(path).map_err(|source| Error::Control {
-                path: path.clone(),
-                source,
-            })?),
+            Some(path) => Some(
+                control::Socket::bind(path).map_err(|source| Error::Control {
+                    path: path.clone(),
+                    source,
+                })?,
+            ),
             None => None,
         };
         Ok(Self {
@@ -241,13 +257,17 @@ impl Bound {
     }
 
     fn doors(&self, config: &Config, master: &MasterKey) -> Result<Vec<Door>, Error> {
-        let doors = self.listeners.iter().zip(&config.listeners).map(|(bound, listener)| {
-            Ok(Door {
-                addresses: bound.addresses(),
-                settings: Arc::new(ArcSwap::from_pointee(acceptor(listener, config, master)?)),
-                counts: Arc::clone(bound.counts()),
-            })
-        });
+        let doors = self
+            .listeners
+            .iter()
+            .zip(&config.listeners)
+            .map(|(bound, listener)| {
+                Ok(Door {
+                    addresses: bound.addresses(),
+                    settings: Arc::new(ArcSwap::from_pointee(acceptor(listener, config, master)?)),
+                    counts: Arc::clone(bound.counts()),
+                })
+            });
         doors.collect()
     }
 
@@ -262,7 +282,12 @@ impl Bound {
         }
         if let Some(socket) = self.admin {
             let config = Arc::clone(&shared.snapshot().config);
-            tasks.spawn(admin::serve(socket, config, Arc::clone(shared), tasks.clone()));
+            tasks.spawn(admin::serve(
+                socket,
+                config,
+                Arc::clone(shared),
+                tasks.clone(),
+            ));
         }
         if let Some(socket) = self.control {
             tasks.spawn(socket.serve(Arc::clone(shared), tasks.clone()));
@@ -273,7 +298,7 @@ impl Bound {
 }
 
 /// One device's connection, from the handshake to its end.
-async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<crate::listener::peer::Peer>) {
+async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<Peer>) {
     let listener = ByListener {
         listener: peer.listener.name.to_string(),
     };
@@ -311,7 +336,11 @@ fn acceptor(
 ) -> Result<Settings, Error> {
     Ok(Settings {
         config: Arc::clone(listener),
-        acceptor: Arc::new(tls::Acceptor::load(Arc::clone(listener), config.tls.clone(), master)?),
+        acceptor: Arc::new(tls::Acceptor::load(
+            Arc::clone(listener),
+            config.tls.clone(),
+            master,
+        )?),
         handshake: config.limits.handshake,
     })
 }

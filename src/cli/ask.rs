@@ -35,8 +35,12 @@ struct Which {
 
 pub(super) fn kill(options: &KillOptions) -> Result<ExitCode, Box<dyn Error>> {
     let what = match &options.which {
-        Which { session: Some(id), .. } => Kill::Session(id.clone()),
-        Which { user: Some(user), .. } => Kill::User(user.clone()),
+        Which {
+            session: Some(id), ..
+        } => Kill::Session(id.clone()),
+        Which {
+            user: Some(user), ..
+        } => Kill::User(user.clone()),
         Which { .. } => Kill::All,
     };
     show(&options.control, &Command::Kill { what })
@@ -58,7 +62,11 @@ pub(super) fn status(control: &Control) -> Result<ExitCode, Box<dyn Error>> {
     show(control, &Command::Status)
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "answers are for the terminal")]
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "answers are for the terminal"
+)]
 fn show(control: &Control, command: &Command) -> Result<ExitCode, Box<dyn Error>> {
     let answer = control::ask(&control.control, command)?;
     if let Answer::Error(reason) = &answer {
@@ -92,7 +100,9 @@ fn pool_table(nodes: &[control::Node]) -> String {
             node.node.clone(),
             node.state.clone(),
             node.requests.to_string(),
-            node.reason.as_deref().map_or(String::new(), |r| printable(r).into_owned()),
+            node.reason
+                .as_deref()
+                .map_or(String::new(), |r| printable(r).into_owned()),
         ]
     });
     table(["POOL", "NODE", "STATE", "BUSY", "REASON"], rows)

@@ -119,7 +119,12 @@ mod tests {
 
     #[test]
     fn a_line_is_a_password() {
-        for text in [b"secret".as_slice(), b"secret\n", b"secret\r\n", b"secret\nmore"] {
+        for text in [
+            b"secret".as_slice(),
+            b"secret\n",
+            b"secret\r\n",
+            b"secret\nmore",
+        ] {
             assert_eq!(read(&mut &*text).unwrap().expose(), b"secret");
         }
     }

@@ -17,12 +17,12 @@ mod peer;
 #[tokio::test]
 async fn a_name_is_resolved_and_judged() {
     let dns =
-        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.1.0.1"), ip("fd00:10::1")])).await;
+        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.255.76.1"), ip("fd00:10::1")])).await;
     let dialer = dialer(&dns, |_| {});
 
     let found = dialer.resolve(&target("Intranet.corp.test:443")).await;
 
-    assert_eq!(found.unwrap(), [ip("10.1.0.1"), ip("fd00:10::1")]);
+    assert_eq!(found.unwrap(), [ip("10.255.76.1"), ip("fd00:10::1")]);
     assert!(dns.asked("intranet.corp.test."));
 }
 
@@ -59,8 +59,8 @@ async fn literals_are_judged_and_never_asked_for() {
     let dialer = dialer(&dns, |_| {});
 
     assert_eq!(
-        dialer.resolve(&target("10.1.0.9:80")).await.unwrap(),
-        [ip("10.1.0.9")]
+        dialer.resolve(&target("10.255.76.9:80")).await.unwrap(),
+        [ip("10.255.76.9")]
     );
     assert!(matches!(
         dialer.resolve(&target("[::ffff:127.0.0.1]:80")).await,
@@ -75,14 +75,18 @@ async fn literals_are_judged_and_never_asked_for() {
 #[tokio::test]
 async fn refused_answers_are_left_out_beside_good_ones() {
     let dns = Server::start(|_, _, _| {
-        Reply::Addresses(vec![ip("127.0.0.1"), ip("10.1.0.1"), ip("169.254.169.254")])
+        Reply::Addresses(vec![
+            ip("127.0.0.1"),
+            ip("10.255.76.1"),
+            ip("169.254.169.254"),
+        ])
     })
     .await;
     let dialer = dialer(&dns, |_| {});
 
     let found = dialer.resolve(&target("mixed.corp.test:80")).await.unwrap();
 
-    assert_eq!(found, [ip("10.1.0.1")]);
+    assert_eq!(found, [ip("10.255.76.1")]);
 }
 
 #[tokio::test]
@@ -167,29 +171,29 @@ async fn dns_failures_are_told_apart() {
 
 #[tokio::test]
 async fn an_answer_too_long_for_udp_comes_over_tcp() {
-    let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.1.0.1")])).await;
+    let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.255.76.1")])).await;
     let dialer = dialer(&dns, |_| {});
 
     let found = dialer.resolve(&target("long.corp.test:80")).await.unwrap();
 
-    assert_eq!(found, [ip("10.1.0.1")]);
+    assert_eq!(found, [ip("10.255.76.1")]);
 }
 
 #[tokio::test]
 async fn an_alias_is_judged_by_where_it_leads() {
-    let good = Server::start(|_, _, _| Reply::Alias(vec![ip("10.1.0.1")])).await;
+    let good = Server::start(|_, _, _| Reply::Alias(vec![ip("10.255.76.1")])).await;
     let evil = Server::start(|_, _, _| Reply::Alias(vec![ip("169.254.169.254")])).await;
     let target = target("alias.corp.test:80");
 
     let found = dialer(&good, |_| {}).resolve(&target).await;
-    assert_eq!(found.unwrap(), [ip("10.1.0.1")]);
+    assert_eq!(found.unwrap(), [ip("10.255.76.1")]);
     let refused = dialer(&evil, |_| {}).resolve(&target).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
 }
 
 #[tokio::test]
 async fn questions_start_from_the_source() {
-    let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.1.0.1")])).await;
+    let dns = Server::start(|_, _, _| Reply::OverTcp(vec![ip("10.255.76.1")])).await;
     let dialer = dialer(&dns, |network| {
         network.source = Source([ip("::1"), ip("127.0.0.2")].into());
     });
@@ -213,7 +217,7 @@ async fn one_silent_family_does_not_keep_the_other_waiting() {
         if ipv6 {
             Reply::Silent
         } else {
-            Reply::Addresses(vec![ip("10.1.0.1")])
+            Reply::Addresses(vec![ip("10.255.76.1")])
         }
     })
     .await;
@@ -222,7 +226,7 @@ async fn one_silent_family_does_not_keep_the_other_waiting() {
 
     let found = dialer.resolve(&target("v4.corp.test:80")).await.unwrap();
 
-    assert_eq!(found, [ip("10.1.0.1")]);
+    assert_eq!(found, [ip("10.255.76.1")]);
     assert!(
         began.elapsed() < Duration::from_millis(900),
         "{:?}",
@@ -233,9 +237,9 @@ async fn one_silent_family_does_not_keep_the_other_waiting() {
 #[tokio::test]
 async fn the_longest_suffix_decides_who_is_asked() {
     let [other, corp, branch] = [
-        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.0.0.1")])).await,
-        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.0.0.2")])).await,
-        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.0.0.3")])).await,
+        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.255.77.1")])).await,
+        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.255.77.2")])).await,
+        Server::start(|_, _, _| Reply::Addresses(vec![ip("10.255.77.3")])).await,
     ];
     let zone = |suffix: &str, server: &Server| Zone {
         suffix: suffix.into(),
@@ -247,11 +251,11 @@ async fn the_longest_suffix_decides_who_is_asked() {
     let dialer = Dialer::with(&network(), &dns, &[], Tasks::new());
 
     for (name, answer) in [
-        ("a.example.com:1", "10.0.0.1"),
-        ("acorp.test:1", "10.0.0.1"),
-        ("a.corp.test:1", "10.0.0.2"),
-        ("corp.test:1", "10.0.0.2"),
-        ("a.branch.corp.test:1", "10.0.0.3"),
+        ("a.example.com:1", "10.255.77.1"),
+        ("acorp.test:1", "10.255.77.1"),
+        ("a.corp.test:1", "10.255.77.2"),
+        ("corp.test:1", "10.255.77.2"),
+        ("a.branch.corp.test:1", "10.255.77.3"),
     ] {
         assert_eq!(
             dialer.resolve(&target(name)).await.unwrap(),
@@ -263,14 +267,18 @@ async fn the_longest_suffix_decides_who_is_asked() {
 
 #[tokio::test]
 async fn the_gateways_servers_are_no_targets() {
-    let dns = Server::start(|_, _, _| Reply::Addresses(vec![ip("10.9.0.1")])).await;
+    let dns = Server::start(|_, _, _| Reply::Addresses(vec![ip("10.255.75.1")])).await;
     let servers = [
         Host::Name("dc1.corp.test".into()),
-        Host::Address(ip("10.9.0.2")),
+        Host::Address(ip("10.255.75.2")),
     ];
     let dialer = Dialer::with(&network(), &self::dns(&dns), &servers, Tasks::new());
 
-    for name in ["dc1.corp.test:389", "alias.corp.test:443", "10.9.0.2:636"] {
+    for name in [
+        "dc1.corp.test:389",
+        "alias.corp.test:443",
+        "10.255.75.2:636",
+    ] {
         let refused = dialer.resolve(&target(name)).await;
         assert!(
             matches!(
@@ -513,7 +521,7 @@ async fn tls_starts_on_a_connection_that_was_plain() {
     let dialer = dialer(&dns, |_| {});
 
     let system = System::at("127.0.0.1", server.port(), Some(authority.trust()));
-    let (stream, _) = dialer.plain(&system).await.unwrap();
+    let stream = dialer.plain(&system).await.unwrap();
     let mut connected = dialer.secure(stream, &system).await.unwrap();
 
     let mut hello = String::new();
@@ -521,7 +529,7 @@ async fn tls_starts_on_a_connection_that_was_plain() {
     assert_eq!(hello, "hello");
 
     let without = System::at("127.0.0.1", server.port(), None);
-    let (stream, _) = dialer.plain(&without).await.unwrap();
+    let stream = dialer.plain(&without).await.unwrap();
     assert!(matches!(
         dialer.secure(stream, &without).await,
         Err(Error::NoTls(_))

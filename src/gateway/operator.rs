@@ -17,18 +17,28 @@ impl admin::Facts for Shared {
 
     fn metrics(&self) -> String {
         let now = clock::now();
-        let nodes = self.snapshot().pools().flat_map(|pool| {
-            let name = pool.config().name.clone();
-            pool.status(now).into_iter().map(move |status| NodeReading {
-                pool: name.clone(),
-                node: status.node.to_string(),
-                up: status.state == balance::State::Up,
-                requests: status.in_hand,
+        let nodes = self
+            .snapshot()
+            .pools()
+            .flat_map(|pool| {
+                let name = pool.config().name.clone();
+                pool.status(now).into_iter().map(move |status| NodeReading {
+                    pool: name.clone(),
+                    node: status.node.to_string(),
+                    up: status.state == balance::State::Up,
+                    requests: status.in_hand,
+                })
             })
-        }).collect();
-        let certificates = self.doors.iter().flat_map(|door| door.settings.load().acceptor.facts());
+            .collect();
+        let certificates = self
+            .doors
+            .iter()
+            .flat_map(|door| door.settings.load().acceptor.facts());
         let expiry = |time: std::time::SystemTime| {
-            let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let seconds = time
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs();
             i64::try_from(seconds).unwrap_or(i64::MAX)
         };
         let certificates = certificates
@@ -49,7 +59,12 @@ impl Operator for Shared {
         match command {
             Command::Kill { what } => {
                 let killed = match &what {
-                    Kill::All => self.sessions.list().iter().filter(|s| self.sessions.end(s.id())).count(),
+                    Kill::All => self
+                        .sessions
+                        .list()
+                        .iter()
+                        .filter(|s| self.sessions.end(s.id()))
+                        .count(),
                     Kill::Session(id) => usize::from(self.sessions.end(id)),
                     Kill::User(user) => self.sessions.end_user(user),
                 };
@@ -66,7 +81,8 @@ impl Operator for Shared {
             },
             Command::Sessions => {
                 let now = clock::now();
-                let mut sessions: Vec<_> = self.sessions.list().iter().map(|s| shown(s, now)).collect();
+                let mut sessions: Vec<_> =
+                    self.sessions.list().iter().map(|s| shown(s, now)).collect();
                 sessions.sort_by(|a, b| (&a.user, a.age).cmp(&(&b.user, b.age)));
                 Answer::Sessions(sessions)
             }
@@ -77,7 +93,10 @@ impl Operator for Shared {
 
 impl Shared {
     fn is_draining(&self) -> bool {
-        self.draining.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.draining
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     fn pools(&self) -> Vec<control::Node> {
@@ -109,7 +128,9 @@ impl Shared {
             .sum();
         control::Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            uptime: clock::now().saturating_duration_since(self.started).as_secs(),
+            uptime: clock::now()
+                .saturating_duration_since(self.started)
+                .as_secs(),
             pid: std::process::id(),
             admin: self.admin.map(|address| address.to_string()),
             listeners: self.addresses().iter().map(ToString::to_string).collect(),

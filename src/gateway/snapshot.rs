@@ -46,7 +46,11 @@ pub(super) struct Parts<'a> {
 impl Snapshot {
     /// Builds every stage. Pools that did not change are taken over from `old`, with what they
     /// know of their nodes' health and of devices that stay on them.
-    pub(super) fn build(config: Config, old: Option<&Self>, parts: &Parts<'_>) -> Result<Self, Error> {
+    pub(super) fn build(
+        config: Config,
+        old: Option<&Self>,
+        parts: &Parts<'_>,
+    ) -> Result<Self, Error> {
         let policy = Policy::load(&config.policy.files).map_err(Error::Policy)?;
         let dialer = Arc::new(Dialer::new(&config, parts.tasks.clone()));
         let authenticator = Arc::new(Authenticator::new(
@@ -56,7 +60,12 @@ impl Snapshot {
             Arc::clone(&dialer),
             parts.tasks.clone(),
         )?);
-        let login = Login::new(&config, Arc::clone(parts.sessions), authenticator, parts.master);
+        let login = Login::new(
+            &config,
+            Arc::clone(parts.sessions),
+            authenticator,
+            parts.master,
+        );
         let pools = config.pools.values().map(|pool| {
             let kept = old.and_then(|old| old.unchanged(pool));
             let pool = kept.unwrap_or_else(|| {
@@ -80,16 +89,22 @@ impl Snapshot {
                 Arc::clone(&dialer),
                 parts.tasks.clone(),
             ),
-            tunnels: Tunnels::new(config.tunnel.clone(), Arc::clone(&dialer), parts.tasks.clone()),
+            tunnels: Tunnels::new(
+                config.tunnel.clone(),
+                Arc::clone(&dialer),
+                parts.tasks.clone(),
+            ),
             dialer,
             pools,
             config: Arc::new(config),
         })
     }
 
-    /// The pool of an app.
-    pub(crate) fn pool(&self, app: &App) -> Option<&Arc<Pool>> {
-        self.pools.get(&app.pool.name)
+    /// The pool of an app of this configuration.
+    pub(crate) fn pool(&self, app: &App) -> Arc<Pool> {
+        let pool = self.pools.get(&app.pool.name).map(Arc::clone);
+        // An app holds the pool that it names, so the second way is never taken.
+        pool.unwrap_or_else(|| Pool::new(Arc::clone(&app.pool)))
     }
 
     /// All pools.
@@ -97,7 +112,7 @@ impl Snapshot {
         self.pools.values()
     }
 
-    /// The apps that a session may open, for its home page. `port` is what the device connects to.
+    /// The apps that a session may open, for its home page. `port` is where the device reached us.
     pub(crate) fn links(&self, session: &Session, source: IpAddr, port: Option<u16>) -> Vec<Link> {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let apps = self.config.apps.iter();

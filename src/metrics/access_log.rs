@@ -17,7 +17,7 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{clock, config::LogOutput, refusal, relay};
+use crate::{clock, config::LogOutput, refusal, relay, session};
 
 /// What is known about one request when it ends. Every stage writes what it found out.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Record {
     pub refused: Option<Refused>,
     /// What a tunnel or WebSocket moved; shared with the relay that runs it.
     pub relayed: Option<Arc<Relayed>>,
+    /// Keeps the session from being idle while this lasts.
+    pub busy: Option<session::Busy>,
 }
 
 /// What a tunnel or WebSocket moved, and how it ended.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{Answer, Body, Takeover, body};
@@ -67,9 +67,24 @@ impl Entry {
         })
     }
 
-    /// When the request came.
-    pub(crate) fn started(&self) -> Instant {
-        self.started
+    /// Writes the line of what could not become a request.
+    pub(crate) fn unread(shared: &Shared, peer: &Peer, status: StatusCode, record: Record) {
+        let stage = "web";
+        let status = status.as_u16();
+        shared
+            .metrics
+            .refusals
+            .get_or_create(&ByStage { stage, status })
+            .inc();
+        shared.access.write(&Line {
+            kind: "request",
+            connection: peer.connection,
+            listener: &peer.listener.name,
+            device: Some(peer.address),
+            status: Some(status),
+            found: Found::from(&record),
+            ..Line::default()
+        });
     }
 
     /// Ties the line to the answer: it is written when the last byte is out, or the device gone.
@@ -107,12 +122,7 @@ impl Entry {
                 response.into()
             }
             None => response
-                .map(|body| {
-                    Body::stream(Watched {
-                        body,
-                        entry: self,
-                    })
-                })
+                .map(|body| Body::stream(Watched { body, entry: self }))
                 .into(),
         }
     }
@@ -131,7 +141,11 @@ impl Entry {
             .unwrap_or_default();
         let relayed = self.record.relayed.as_deref();
         Line {
-            kind: if relayed.is_some() { "tunnel" } else { "request" },
+            kind: if relayed.is_some() {
+                "tunnel"
+            } else {
+                "request"
+            },
             connection: self.peer.connection,
             listener: &self.peer.listener.name,
             device: Some(self.peer.address),
@@ -151,7 +165,7 @@ impl Entry {
                 relayed.counts.down.load(Ordering::Relaxed)
             })),
             end: match (relayed, self.status) {
-                (Some(relayed), _) => relayed.end.get().copied().or(Some("dropped")),
+                (Some(relayed), _) => relayed.end.get().copied(),
                 (None, None) => Some("device gone"),
                 (None, Some(_)) => None,
             },
@@ -171,7 +185,7 @@ impl Drop for Entry {
                     .get_or_create(&ByDirection { direction })
                     .inc_by(bytes.load(Ordering::Relaxed));
             }
-            let end = relayed.end.get().copied().unwrap_or("dropped");
+            let end = relayed.end.get().copied().unwrap_or("closed");
             metrics.tunnels_ended.get_or_create(&ByEnd { end }).inc();
         }
     }

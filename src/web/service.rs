@@ -2,21 +2,23 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{Method, Request, Response, uri::Scheme};
+use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE};
 
 use super::{
     Answer, Body, Handler, Protocol, Refusal,
     error::Error,
-    headers::{self, Authority},
+    headers,
     journal::Entry,
-    login, path,
+    page,
+    place::{self, Place, Site},
 };
 use crate::{
-    config::{App, Authorization},
+    clock,
+    config::Authorization,
     gateway::{Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
-    permit::{Host, Permit, Target},
+    permit::{Permit, Target},
     session::Session,
     upstream::{Exchange, Upgrade},
 };
@@ -34,38 +36,26 @@ impl Service {
         Self { shared, peer }
     }
 
-    /// Takes one request through every stage: which part of the gateway it is for, then that
-    /// part's lines, which are the stages in order. `?` is every way out.
-    async fn serve(
-        &self,
-        gateway: &Snapshot,
-        request: Request<Body>,
-        record: &mut Record,
-    ) -> Result<Answer, Error> {
-        match place(gateway, &self.peer, &request)? {
-            Place::Gateway => self.gateway(gateway, request, record).await,
-            Place::Plain(target) => self.plain(gateway, target, request, record).await,
-            Place::Site(authority) => self.site(gateway, &authority, request, record).await,
-            Place::Tunnel(target) => self.tunnel(gateway, &target, &request, record).await,
-        }
-    }
-
     /// `CONNECT`: who, may they, where is it, may they still, then bytes.
     async fn tunnel(
         &self,
         gateway: &Snapshot,
         target: &Target,
-        request: &Request<Body>,
+        headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<Answer, Error> {
-        let (session, permit) = self.permit(gateway, target, request, record).await?;
-        let limits = &gateway.config.tunnel;
-        let held = session.usage().open_tunnel(limits, crate::clock::now())?;
+        let (session, permit) = self.permit(gateway, target, headers, record).await?;
+        let held = session
+            .usage()
+            .open_tunnel(&gateway.config.tunnel, clock::now())?;
         let relayed = Arc::new(Relayed::default());
-        record.relayed = Some(Arc::clone(&relayed));
         let ended = session.ended().clone();
-        let opened = gateway.tunnels.open(&permit, ended, held, relayed).await?;
+        let opened = gateway
+            .tunnels
+            .open(&permit, ended, held, Arc::clone(&relayed))
+            .await?;
         record.backend = Some(opened.address);
+        record.relayed = Some(relayed);
         Ok(opened.answer)
     }
 
@@ -73,28 +63,36 @@ impl Service {
     async fn plain(
         &self,
         gateway: &Snapshot,
-        target: Target,
-        mut request: Request<Body>,
+        target: &Target,
+        request: Request<Body>,
         record: &mut Record,
     ) -> Result<Answer, Error> {
-        let (session, permit) = self.permit(gateway, &target, &request, record).await?;
-        headers::strip_hop_by_hop(request.headers_mut());
-        let ended = session.ended().clone();
-        let answer = gateway.upstream.plain(&permit, request, ended).await?;
-        Ok(answer)
+        let (mut parts, body) = request.into_parts();
+        let (session, permit) = self.permit(gateway, target, &parts.headers, record).await?;
+        record.busy = Some(session.usage().begin());
+        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_identity(&mut parts.headers, &[]);
+        let request = Request::from_parts(parts, body);
+        let idle = gateway.config.tunnel.idle;
+        let stop = vec![session.ended().clone()];
+        let fetched = gateway.upstream.plain(&permit, request, idle, stop).await?;
+        record.backend = Some(fetched.address);
+        Ok(fetched.answer)
     }
 
-    /// Who may go where: by name before anything is resolved, then by address.
+    /// Who may go where: judged by name before anything is resolved, then by address.
     async fn permit(
         &self,
         gateway: &Snapshot,
         target: &Target,
-        request: &Request<Body>,
+        headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<(Arc<Session>, Permit), Error> {
         record.target = Some(target.to_string());
-        let login = &gateway.login;
-        let session = login.identify_tunnel(&self.peer, request.headers(), record).await?;
+        let session = gateway
+            .login
+            .identify_tunnel(&self.peer, headers, record)
+            .await?;
         if !gateway.tunnels.is_port_open(target.port) {
             return Err(Error::Port(target.port));
         }
@@ -109,65 +107,130 @@ impl Service {
     async fn site(
         &self,
         gateway: &Snapshot,
-        authority: &Authority,
-        mut request: Request<Body>,
+        site: Site,
+        request: Request<Body>,
         record: &mut Record,
     ) -> Result<Answer, Error> {
-        let login = &gateway.login;
-        if let Some(answer) = login.app_host(&self.peer, &request, record).await {
+        let (parts, body) = request.into_parts();
+        // Only the head is looked at until it is clear who asks: a body is not `Sync`.
+        let head = Request::from_parts(parts, ());
+        let host = site.authority.host.to_string();
+        if let Some(answer) = gateway.login.app_host(&host, &head, record) {
             return Ok(answer?.into());
         }
-        let (app, path) = route(gateway, authority, request.uri().path())?;
+        let (app, path) = place::app(&gateway.routes, &host, head.uri())?;
         record.app = Some(Arc::clone(&app.name));
-        let session = match app.authorization {
-            Authorization::Backend => None,
-            Authorization::Gateway => {
-                let host = authority.host.to_string();
-                Some(login.identify_app(&self.peer, request.headers(), &host, record).await?)
+        let mut session = None;
+        let mut set_cookie = None;
+        if app.authorization == Authorization::Gateway {
+            let login = &gateway.login;
+            match login
+                .identify_app(&self.peer, head.headers(), &host, record)
+                .await
+            {
+                Ok(found) => (session, set_cookie) = (Some(found.session), found.set_cookie),
+                Err(why) => return Ok(login.ask_app(app, &head, &why, record).into()),
             }
-        };
-        let permit = gateway.policy.open(session.as_deref(), self.source(), app)?;
+        }
+        let permit = gateway
+            .policy
+            .open(session.as_deref(), self.source(), app)?;
         record.policies = permit.policies().to_vec();
+        record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(request.uri().query())?;
-        let protocol = request.extensions().get::<Protocol>().map(|p| Arc::clone(&p.0));
+        let target = path.with_query(head.uri().query())?;
+        let protocol = head.extensions().get::<Protocol>();
+        let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
+        let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
-        clean(&mut request, app, &self.peer, authority);
-        let relayed = upgrade.map(|_| Arc::new(Relayed::default()));
-        record.relayed.clone_from(&relayed);
-        let answer = gateway
-            .upstream
-            .forward(Exchange {
-                permit: &permit,
-                pool: gateway.pool(app),
-                app,
-                session: session.as_ref().map(|session| Arc::clone(session.id())),
-                connection: self.peer.connection,
-                authority: &authority.to_string(),
-                target,
-                upgrade,
-                request,
-                stop: session.iter().map(|session| session.ended().clone()).collect(),
-                counts: relayed.map(|relayed| Arc::clone(&relayed.counts)).unwrap_or_default(),
-            })
-            .await?;
-        Ok(gateway.outside(answer, app, authority, record))
+        site.clean(&mut request, app, &self.peer);
+        let relayed = Arc::new(Relayed::default());
+        let pool = gateway.pool(app);
+        let authority = site.authority.to_string();
+        let forwarded = gateway.upstream.forward(Exchange {
+            permit: &permit,
+            pool: &pool,
+            app,
+            session: session.as_ref().map(|session| Arc::clone(session.id())),
+            connection: self.peer.connection,
+            authority: &authority,
+            target,
+            upgrade,
+            request,
+            stop: session
+                .iter()
+                .map(|session| session.ended().clone())
+                .collect(),
+            counts: Arc::clone(&relayed.counts),
+        });
+        let mut answer = Box::pin(forwarded).await?;
+        record.relayed = answer.then.is_some().then_some(relayed);
+        site.clean_answer(&mut answer.response, app, &gateway.config, record);
+        if let Some(cookie) = set_cookie {
+            answer.response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(answer)
     }
 
-    /// The gateway's own pages.
-    async fn gateway(
+    /// The gateway's own pages: login, logout, tokens.
+    async fn own(
         &self,
         gateway: &Snapshot,
         request: Request<Body>,
         record: &mut Record,
     ) -> Result<Answer, Error> {
-        let links = |session: &Session| gateway.links(session, self.source(), &self.peer);
-        let login = &gateway.login;
-        let response = login.own_host(&self.peer, request, &links, record).await?;
-        Ok(response.into())
+        let port = headers::authority_of(&request)?.port;
+        let links = |session: &Session| gateway.links(session, self.source(), port);
+        let response = gateway.login.own_host(&self.peer, request, &links, record);
+        Ok(response.await?.into())
     }
 
     fn source(&self) -> IpAddr {
         self.peer.address.ip()
+    }
+}
+
+impl Handler for Service {
+    /// Takes one request through every stage: first what it is for, then that part's stages in
+    /// their order. Whatever happens, it ends in one answer and one line of the log.
+    async fn call(&self, request: Request<Body>) -> Answer {
+        let mut entry = Entry::begin(&self.shared, &self.peer, &request);
+        let gateway = self.shared.snapshot();
+        let record = &mut entry.record;
+        let placed = place::place(&gateway.config, &gateway.routes, &self.peer, &request);
+        let proxied = matches!(placed, Ok(Place::Plain(_) | Place::Tunnel(_)));
+        let served = match placed {
+            Ok(Place::Own) => self.own(&gateway, request, record).await,
+            Ok(Place::Plain(target)) => self.plain(&gateway, &target, request, record).await,
+            Ok(Place::Site(site)) => self.site(&gateway, site, request, record).await,
+            Ok(Place::Tunnel(target)) => {
+                let (head, _no_body) = request.into_parts();
+                self.tunnel(&gateway, &target, &head.headers, record).await
+            }
+            Err(error) => Err(error),
+        };
+        let answer = served.unwrap_or_else(|error| {
+            let (host, login) = (&gateway.config.host, &gateway.login);
+            if proxied {
+                error.proxied(host, login, record).into()
+            } else {
+                error.page(login, record).into()
+            }
+        });
+        entry.close_with(answer)
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        let mut record = Record::default();
+        let id = record.refuse("web", refusal.reason);
+        Entry::unread(&self.shared, &self.peer, refusal.status, record);
+        let sentence = match refusal.status {
+            StatusCode::REQUEST_TIMEOUT => "The request took too long.",
+            StatusCode::URI_TOO_LONG => "The address is too long.",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The request's head is too large.",
+            StatusCode::INTERNAL_SERVER_ERROR => "The gateway failed. It has noted this.",
+            _ => "The request cannot be understood.",
+        };
+        page::refusal(refusal.status, sentence, id)
     }
 }
