@@ -28,11 +28,14 @@ impl Page {
     pub(crate) fn new(title: &str, heading: &str) -> Self {
         let (title, heading) = (escape(title), escape(heading));
         let mut main = format!("<h1>{heading}</h1>\n");
-        if title != heading {
+        let title = if title == heading {
+            title
+        } else {
             main.insert_str(0, &format!("<p class=\"site\">{title}</p>\n"));
-        }
+            format!("{heading} · {title}")
+        };
         Self {
-            title: format!("{heading} · {title}"),
+            title,
             main,
             leads_to: None,
         }

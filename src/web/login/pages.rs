@@ -37,13 +37,13 @@ pub(super) fn login(
     let carried = ask.map_or_else(String::new, |(sealed, _host)| hidden("ask", sealed));
     page.html(&format!(
         "<form method=\"post\" action=\"/login\">\n{}{carried}\
-         <label for=\"user\">User name</label>\n\
+         <div><label for=\"user\">User name</label>\n\
          <input id=\"user\" name=\"user\" type=\"text\" autocomplete=\"username\" \
          autocapitalize=\"none\" autocorrect=\"off\" spellcheck=\"false\" maxlength=\"256\" \
-         required autofocus>\n\
-         <label for=\"password\">Password</label>\n\
+         required autofocus></div>\n\
+         <div><label for=\"password\">Password</label>\n\
          <input id=\"password\" name=\"password\" type=\"password\" \
-         autocomplete=\"current-password\" maxlength=\"1024\" required>\n\
+         autocomplete=\"current-password\" maxlength=\"1024\" required></div>\n\
          <button type=\"submit\">Log in</button>\n</form>\n",
         hidden("csrf", csrf)
     ))
@@ -92,13 +92,12 @@ pub(super) fn home(
                 html,
                 "<li><span>{label} <span class=\"dim\">{days} d {hours} h left</span></span>\
                  <form method=\"post\" action=\"/token/revoke\">{csrf}{id}\
-                 <button class=\"plain\" type=\"submit\">Revoke<span class=\"dim\"> {id_text}\
-                 </span></button></form></li>",
+                 <button class=\"plain\" type=\"submit\" aria-label=\"Revoke {label}\">Revoke\
+                 </button></form></li>",
                 label = escape(label),
                 days = left / 24,
                 hours = left % 24,
                 id = hidden("id", &device.id),
-                id_text = escape(device.id.get(..6).unwrap_or_default()),
             );
         }
         html.push_str("</ul>\n");
@@ -106,8 +105,8 @@ pub(super) fn home(
     let _infallible = writeln!(
         html,
         "<form method=\"post\" action=\"/token\">{csrf}\
-         <label for=\"label\">Name of the device or app</label>\n\
-         <input id=\"label\" name=\"label\" type=\"text\" maxlength=\"64\" autocomplete=\"off\">\n\
+         <div><label for=\"label\">Name of the device or app</label>\n\
+         <input id=\"label\" name=\"label\" type=\"text\" maxlength=\"64\" autocomplete=\"off\"></div>\n\
          <button type=\"submit\">Make a device token</button></form>\n\
          <div class=\"end\"><span>Logged in as {user}</span>\
          <form method=\"post\" action=\"/logout\">{csrf}\
