@@ -31,9 +31,9 @@ mod payload;
 
 /// Serves one connection to its end.
 pub(super) async fn serve<H: Handler>(
-    stream: tls::Stream,
+    stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: &Tasks,
+    tasks: Tasks,
     handler: Arc<H>,
 ) {
     let streams = Arc::new(Streams::new(&limits));
