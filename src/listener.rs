@@ -37,6 +37,8 @@ mod arrival;
 pub mod peer;
 pub mod proxy_header;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 /// The bound sockets of one listener of the configuration.
 ///

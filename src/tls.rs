@@ -183,8 +183,11 @@ impl Acceptor {
         *failed = error;
     }
 
-    /// Reloads at the configured interval, until a drain begins.
+    /// Reloads at the configured interval (never, if that is zero), until a drain begins.
     pub async fn watch(self: Arc<Self>, tasks: Tasks) {
+        if self.settings.reload_interval.is_zero() {
+            return;
+        }
         while tasks.pause(self.settings.reload_interval).await {
             let this = Arc::clone(&self);
             // A panic while reading is counted by the task's tracker; the next round tries again.

@@ -45,7 +45,7 @@ impl Arrival {
     /// Settles who the device is, then has it served; holds its slot until the end.
     pub(super) async fn serve<S, F>(self, tcp: TcpStream, serve: S)
     where
-        S: Fn(Stream, Arc<Peer>) -> F + Send,
+        S: FnOnce(Stream, Arc<Peer>) -> F + Send,
         F: Future<Output = ()> + Send,
     {
         let _open = Open::count(&self.counts);
@@ -53,10 +53,17 @@ impl Arrival {
             address: canonical(self.socket),
             sni: None,
         };
-        // In a box, since nothing of a handshake is needed while the connection lives.
-        match Box::pin(self.settle(tcp, &mut seen)).await {
-            Ok((stream, peer, entered)) => {
-                serve(stream, Arc::new(peer)).await;
+        // In a box, since nothing of a handshake is needed while the connection lives; and what
+        // is needed then is in a box of its own, or this future would hold it twice.
+        let (this, noted) = (&self, &mut seen);
+        let settled = Box::pin(async move {
+            let (stream, peer, entered) = this.settle(tcp, noted).await?;
+            Ok((Box::pin(serve(stream, Arc::new(peer))), entered))
+        })
+        .await;
+        match settled {
+            Ok((served, entered)) => {
+                served.await;
                 drop(entered);
             }
             Err(error) => self.refuse(&error, &seen),

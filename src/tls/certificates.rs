@@ -1,30 +1,33 @@
-//! Loads, reloads and chooses certificates by SNI (the door to `x509_parser`).
+//! Loads, reloads and chooses certificates by SNI.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt, fs,
-    io::{self, Read as _},
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use rustls::{
-    InconsistentKeys, RootCertStore, SignatureAlgorithm, SignatureScheme,
+    RootCertStore, SignatureScheme,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    pki_types::{CertificateDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
-use zeroize::Zeroizing;
 
+pub use self::error::Error;
+pub(crate) use self::error::told;
+use self::load::{Files, Loaded, read};
 use crate::{
     clock,
     config::{self, ClientCertificate},
     crypto,
 };
+
+mod error;
+mod load;
 
 /// The certificates of one listener. What is shown changes in one step; connections do not notice.
 pub(super) struct Store {
@@ -161,143 +164,6 @@ pub(super) enum Outcome {
     Replaced(Fact),
 }
 
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The authorities for device certificates make no verifier.
-    #[error("client_ca: {} holds no usable authority", path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// What rustls says, when it was asked.
-        source: Option<rustls::Error>,
-    },
-    /// The file of authorities cannot be read.
-    #[error("client_ca: cannot read {}", path.display())]
-    AuthoritiesRead {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file with the chain holds none.
-    #[error("certificate {certificate}: {} holds no certificate", path.display())]
-    Empty {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-    },
-    /// The key is protected by a password.
-    #[error("certificate {certificate}: {} is encrypted; a gateway that starts by itself needs it without a password", path.display())]
-    EncryptedKey {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its time is over.
-    #[error("certificate {certificate}: {} expired {}", path.display(), day(*at))]
-    Expired {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// When.
-        at: SystemTime,
-    },
-    /// The key cannot be used.
-    #[error("certificate {certificate}: {} holds no usable key", path.display())]
-    Key {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: rustls::Error,
-    },
-    /// The file with the key holds none.
-    #[error("certificate {certificate}: {} holds no private key", path.display())]
-    KeyMissing {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Key and certificate are not a pair.
-    #[error("certificate {certificate}: {} does not belong to {}", key.display(), chain.display())]
-    Mismatch {
-        /// Which.
-        certificate: Arc<str>,
-        /// The key's file.
-        key: PathBuf,
-        /// The chain's file.
-        chain: PathBuf,
-    },
-    /// It is good for no name.
-    #[error("certificate {certificate}: {} names no host (subjectAltName)", path.display())]
-    Nameless {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its time has not come.
-    #[error("certificate {certificate}: {} is not valid before {}", path.display(), day(*at))]
-    NotYet {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// When it is.
-        at: SystemTime,
-    },
-    /// The certificates of a chain do not follow each other.
-    #[error("certificate {certificate}: {}: certificate {number} ({subject}) was not issued by the one after it", path.display())]
-    Order {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// The place in the file, from 1.
-        number: usize,
-        /// Whose it is.
-        subject: String,
-    },
-    /// The PEM armour is broken.
-    #[error("certificate {certificate}: {} is not PEM", path.display())]
-    Pem {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// Where it is broken.
-        source: pem::Error,
-    },
-    /// A file cannot be read.
-    #[error("certificate {certificate}: cannot read {}", path.display())]
-    Read {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A certificate is not one.
-    #[error("certificate {certificate}: {}: certificate {number} is malformed", path.display())]
-    X509 {
-        /// Which.
-        certificate: Arc<str>,
-        /// The file.
-        path: PathBuf,
-        /// The place in the file, from 1.
-        number: usize,
-        /// What is wrong with it.
-        source: x509_parser::nom::Err<x509_parser::error::X509Error>,
-    },
-}
-
 /// Every problem of every certificate and client authority that a configuration names, each with
 /// its file.
 pub fn check(config: &config::Config) -> Vec<(PathBuf, String)> {
@@ -324,7 +190,7 @@ pub fn check(config: &config::Config) -> Vec<(PathBuf, String)> {
 fn check_one(
     certificate: &config::Certificate,
     provider: &CryptoProvider,
-) -> impl Iterator<Item = Error> {
+) -> impl Iterator<Item = Error> + use<> {
     let loaded =
         Files::read(certificate).and_then(|files| Loaded::parse(certificate, &files, provider));
     let (loaded, error) = match loaded {
@@ -380,18 +246,6 @@ impl Authorities {
     }
 }
 
-/// An error and its causes on one line.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// A host name as the index knows it.
 pub(super) fn normal(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
@@ -420,118 +274,6 @@ impl Entry {
         let loaded = Loaded::parse(&self.config, &files, provider)?;
         loaded.check_dates(&self.config, now)?;
         Ok(Some(loaded))
-    }
-}
-
-/// The bytes of chain and key.
-struct Files {
-    chain: Vec<u8>,
-    key: Zeroizing<Vec<u8>>,
-}
-
-impl Files {
-    fn read(config: &config::Certificate) -> Result<Self, Error> {
-        let read = |path: &Path| {
-            read(path).map_err(|source| Error::Read {
-                certificate: Arc::clone(&config.name),
-                path: path.to_owned(),
-                source,
-            })
-        };
-        Ok(Self {
-            chain: read(&config.chain)?,
-            key: Zeroizing::new(read(&config.key)?),
-        })
-    }
-
-    fn hash(&self) -> [u8; 32] {
-        let hashes = [crypto::sha256(&self.chain), crypto::sha256(&self.key)];
-        crypto::sha256(hashes.as_flattened())
-    }
-}
-
-/// A certificate that can be shown.
-struct Loaded {
-    certified: Arc<CertifiedKey>,
-    names: Vec<Arc<str>>,
-    not_before: SystemTime,
-    not_after: SystemTime,
-    key: KeyKind,
-    hash: [u8; 32],
-}
-
-impl Loaded {
-    fn parse(
-        config: &config::Certificate,
-        files: &Files,
-        provider: &CryptoProvider,
-    ) -> Result<Self, Error> {
-        let chain = parse_chain(config, &files.chain)?;
-        let parsed = chain
-            .iter()
-            .zip(1..)
-            .map(|(der, number)| match X509Certificate::from_der(der) {
-                Ok((_rest, certificate)) => Ok(certificate),
-                Err(source) => Err(Error::X509 {
-                    certificate: Arc::clone(&config.name),
-                    path: config.chain.clone(),
-                    number,
-                    source,
-                }),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        check_order(config, &parsed)?;
-        let leaf = parsed.first().ok_or_else(|| Error::Empty {
-            certificate: Arc::clone(&config.name),
-            path: config.chain.clone(),
-        })?;
-        let (names, validity) = (names(leaf), leaf.validity());
-        let not_before = time(validity.not_before.timestamp());
-        let not_after = time(validity.not_after.timestamp());
-        drop(parsed);
-
-        let key = parse_key(config, &files.key)?;
-        let certified = CertifiedKey::from_der(chain, key, provider)
-            .map_err(|source| explain_key(config, source))?;
-        Ok(Self {
-            key: kind(&certified),
-            certified: Arc::new(certified),
-            names,
-            not_before,
-            not_after,
-            hash: files.hash(),
-        })
-    }
-
-    fn check_dates(&self, config: &config::Certificate, now: SystemTime) -> Result<(), Error> {
-        let (certificate, path) = (Arc::clone(&config.name), config.chain.clone());
-        if now < self.not_before {
-            let at = self.not_before;
-            return Err(Error::NotYet {
-                certificate,
-                path,
-                at,
-            });
-        }
-        if now > self.not_after {
-            let at = self.not_after;
-            return Err(Error::Expired {
-                certificate,
-                path,
-                at,
-            });
-        }
-        Ok(())
-    }
-
-    fn fact(&self, config: &config::Certificate) -> Fact {
-        Fact {
-            certificate: Arc::clone(&config.name),
-            names: self.names.clone(),
-            not_before: self.not_before,
-            not_after: self.not_after,
-            key: self.key,
-        }
     }
 }
 
@@ -585,129 +327,180 @@ impl Index {
     }
 }
 
-fn parse_chain(
-    config: &config::Certificate,
-    bytes: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, Error> {
-    CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| Error::Pem {
-            certificate: Arc::clone(&config.name),
-            path: config.chain.clone(),
-            source,
-        })
-}
+#[cfg(test)]
+mod tests {
+    use std::fs;
 
-fn parse_key(config: &config::Certificate, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    let (certificate, path) = (Arc::clone(&config.name), config.key.clone());
-    match PrivateKeyDer::from_pem_slice(bytes) {
-        Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) => {
-            let encrypted = bytes.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED);
-            Err(if encrypted {
-                Error::EncryptedKey { certificate, path }
-            } else {
-                Error::KeyMissing { certificate, path }
-            })
-        }
-        Err(source) => Err(Error::Pem {
-            certificate,
-            path,
-            source,
-        }),
-    }
-}
+    use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
 
-fn explain_key(config: &config::Certificate, source: rustls::Error) -> Error {
-    let certificate = Arc::clone(&config.name);
-    if matches!(
-        source,
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)
-    ) {
-        return Error::Mismatch {
-            certificate,
-            key: config.key.clone(),
-            chain: config.chain.clone(),
-        };
-    }
-    Error::Key {
-        certificate,
-        path: config.key.clone(),
-        source,
-    }
-}
+    use super::{error::day, *};
+    use crate::tls::{provider, testing::World};
 
-fn check_order(config: &config::Certificate, chain: &[X509Certificate<'_>]) -> Result<(), Error> {
-    for ((certificate, issuer), number) in chain.iter().zip(chain.iter().skip(1)).zip(1..) {
-        if certificate.issuer().as_raw() != issuer.subject().as_raw() {
-            return Err(Error::Order {
-                certificate: Arc::clone(&config.name),
-                path: config.chain.clone(),
-                number,
-                subject: certificate.subject().to_string(),
-            });
+    fn load(world: &World, name: &str) -> Result<Store, Error> {
+        Store::load(&[world.certificate(name)], provider())
+    }
+
+    fn problem(world: &World, name: &str) -> String {
+        let text = told(&load(world, name).unwrap_err());
+        text.replace(&format!("{}/", world.path("").display()), "")
+            .replace(&*world.path("").to_string_lossy(), "")
+    }
+
+    #[test]
+    fn every_kind_of_key_is_taken_and_its_facts_are_told() {
+        let world = World::new();
+        for (algorithm, key) in [
+            (&PKCS_ECDSA_P256_SHA256, KeyKind::Ec),
+            (&PKCS_ED25519, KeyKind::Ed25519),
+            (&PKCS_RSA_SHA256, KeyKind::Rsa),
+        ] {
+            world.issue_with(
+                "gw",
+                &["GW.test", "*.gw.test", "192.0.2.1"],
+                algorithm,
+                |params| {
+                    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+                    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+                },
+            );
+            let fact = load(&world, "gw").unwrap().facts().remove(0);
+            assert_eq!(fact.key, key);
+            assert_eq!(&*fact.certificate, "gw");
+            assert_eq!(fact.names, [Arc::from("gw.test"), Arc::from("*.gw.test")]);
+            assert_eq!(day(fact.not_before), "Wed, 01 Jan 2020 00:00:00 GMT");
+            assert_eq!(day(fact.not_after), "Tue, 01 Jan 2030 00:00:00 GMT");
         }
     }
-    Ok(())
-}
 
-fn names(leaf: &X509Certificate<'_>) -> Vec<Arc<str>> {
-    let Ok(Some(extension)) = leaf.subject_alternative_name() else {
-        return Vec::new();
-    };
-    extension
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| {
-            if let GeneralName::DNSName(name) = name {
-                Some(normal(name).into())
-            } else {
-                None
-            }
-        })
-        .collect()
-}
-
-fn kind(certified: &CertifiedKey) -> KeyKind {
-    let algorithm = certified.key.algorithm();
-    if algorithm == SignatureAlgorithm::ECDSA {
-        KeyKind::Ec
-    } else if algorithm == SignatureAlgorithm::ED25519 {
-        KeyKind::Ed25519
-    } else {
-        KeyKind::Rsa
+    #[test]
+    fn a_wildcard_stands_for_exactly_one_label() {
+        let world = World::new();
+        world.issue("gw", &["*.apps.test"], &PKCS_ECDSA_P256_SHA256);
+        let store = load(&world, "gw").unwrap();
+        assert!(store.knows("one.apps.test"));
+        assert!(!store.knows("apps.test"));
+        assert!(!store.knows("two.one.apps.test"));
+        assert!(!store.knows("apps"));
+        assert!(!store.knows(""));
     }
-}
 
-fn time(timestamp: i64) -> SystemTime {
-    let seconds = Duration::from_secs(timestamp.unsigned_abs());
-    let time = if timestamp < 0 {
-        UNIX_EPOCH.checked_sub(seconds)
-    } else {
-        UNIX_EPOCH.checked_add(seconds)
-    };
-    time.unwrap_or(UNIX_EPOCH)
-}
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let chain = fs::read(world.path("gw.pem")).unwrap();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        fs::write(world.path("gw.pem"), chain).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: gw.key does not belong to gw.pem"
+        );
+    }
 
-fn day(at: SystemTime) -> String {
-    httpdate::fmt_http_date(at.max(UNIX_EPOCH))
-}
+    #[test]
+    fn a_chain_in_the_wrong_order_is_refused() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        world.issue("other", &["other.test"], &PKCS_ECDSA_P256_SHA256);
+        let read = |name: &str| fs::read_to_string(world.path(name)).unwrap();
+        let chain = format!("{}{}", read("gw.pem"), read("other.pem"));
+        fs::write(world.path("gw.pem"), chain).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: gw.pem: certificate 2 (CN=test authority) was not issued by the one after it"
+        );
+    }
 
-/// A file that someone pointed us at may be anything: at most a mebibyte is read.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(LARGEST.saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it is larger than a mebibyte",
+    #[test]
+    fn files_that_hold_something_else_are_told_apart() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let (chain, key) = (world.path("gw.pem"), world.path("gw.key"));
+        let good_chain = fs::read(&chain).unwrap();
+
+        for (file, content, expected) in [
+            (&chain, "", "certificate gw: gw.pem holds no certificate"),
+            (
+                &chain,
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "certificate gw: gw.pem: certificate 1 is malformed: ",
+            ),
+            (
+                &chain,
+                "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n",
+                "certificate gw: gw.pem is not PEM: ",
+            ),
+            (&key, "", "certificate gw: gw.key holds no private key"),
+            (
+                &key,
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+                "certificate gw: gw.key holds no usable key: ",
+            ),
+            (
+                &key,
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "certificate gw: gw.key is encrypted; a gateway that starts by itself needs it without a password",
+            ),
+        ] {
+            fs::write(&chain, &good_chain).unwrap();
+            fs::write(file, content).unwrap();
+            let problem = problem(&world, "gw");
+            assert!(problem.starts_with(expected), "{problem}");
+        }
+
+        fs::write(&key, vec![b' '; 2 << 20]).unwrap();
+        assert_eq!(
+            problem(&world, "gw"),
+            "certificate gw: cannot read gw.key: it is larger than a mebibyte"
+        );
+        fs::remove_file(&chain).unwrap();
+        assert!(problem(&world, "gw").starts_with("certificate gw: cannot read gw.pem: "));
+    }
+
+    #[test]
+    fn dates_are_told_at_the_start_and_by_a_check() {
+        let world = World::new();
+        world.issue_with("gw", &[], &PKCS_ECDSA_P256_SHA256, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        });
+        let store = load(&world, "gw").unwrap();
+        let at = |year| SystemTime::from(rcgen::date_time_ymd(year, 6, 1));
+
+        assert!(store.outdated(at(2025)).is_empty());
+        assert!(matches!(
+            store.outdated(at(2019))[..],
+            [Error::NotYet { .. }]
         ));
+        assert!(matches!(
+            store.outdated(at(2030))[..],
+            [Error::Expired { .. }]
+        ));
+        let nameless = check_one(&world.certificate("gw"), &provider());
+        assert!(
+            nameless
+                .last()
+                .is_some_and(|e| matches!(e, Error::Nameless { .. }))
+        );
     }
-    Ok(bytes)
-}
 
-const ENCRYPTED: &[u8] = b"ENCRYPTED";
-const LARGEST: u64 = 1024 * 1024;
+    #[test]
+    fn a_file_that_stays_wrong_is_told_once() {
+        let world = World::new();
+        world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+        let store = load(&world, "gw").unwrap();
+        let now = clock::wall();
+        assert!(store.reload(now).is_empty());
+
+        fs::write(world.path("gw.key"), "").unwrap();
+        assert!(matches!(store.reload(now)[..], [Outcome::Kept(_)]));
+        assert!(store.reload(now).is_empty());
+        fs::remove_file(world.path("gw.key")).unwrap();
+        assert!(matches!(store.reload(now)[..], [Outcome::Kept(_)]));
+
+        world.issue("gw", &["new.test"], &PKCS_ECDSA_P256_SHA256);
+        assert!(matches!(store.reload(now)[..], [Outcome::Replaced(_)]));
+        assert!(store.knows("new.test") && !store.knows("gw.test"));
+        assert!(store.reload(now).is_empty());
+    }
+}

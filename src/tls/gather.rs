@@ -2,12 +2,14 @@
 //!
 //! h2 flushes after nearly every DATA frame, which would make a TLS record and a system call of
 //! each. Here a flush by hyper does nothing; the real one comes after the poll, from the
-//! [`Flusher`]. Small writes wait as plain text, up to one record; larger ones go to rustls at
-//! once, without another copy, and wait there as records until the flush or until rustls is full.
+//! [`Flusher`]. What fills whole records goes to rustls at once, without another copy, and waits
+//! there until the flush or until rustls is full; the rest, less than a record, waits as plain
+//! text.
 
 use std::{
     future::Future,
     io::{self, IoSlice},
+    iter,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -24,9 +26,11 @@ use super::{block::Block, stream::Stream};
 
 pub(super) fn pair(mut stream: Stream) -> (Gathering, Flusher) {
     stream.hold_back(true);
+    stream.limit_buffer(RECORDS.saturating_mul(RECORD.saturating_add(OVERHEAD)));
     let shared = Arc::new(Mutex::new(Shared {
         stream,
         plain: Block::default(),
+        unsent: false,
         broken: None,
     }));
     (Gathering(Arc::clone(&shared)), Flusher(shared))
@@ -47,6 +51,7 @@ impl Flusher {
             connection,
             flusher: self,
             end: None,
+            yielded: false,
             linger: None,
         }
     }
@@ -74,6 +79,7 @@ pub struct Driven<C: Future> {
     connection: C,
     flusher: Flusher,
     end: Option<C::Output>,
+    yielded: bool,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -97,6 +103,14 @@ where
         {
             this.end = Some(output);
         }
+        // The first answer of several wakes the connection before the others are written. Going
+        // to the end of the runtime's queue once lets them be, and all leave together.
+        if this.end.is_none() && !this.yielded && lock(&this.flusher.0).unsent {
+            this.yielded = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.yielded = false;
         let flushed = this.flusher.poll_flush(context);
         if this.end.is_none() {
             if matches!(flushed, Poll::Ready(Err(_))) {
@@ -162,6 +176,8 @@ impl AsyncWrite for Gathering {
 struct Shared {
     stream: Stream,
     plain: Block,
+    /// Something was written since the last flush.
+    unsent: bool,
     broken: Option<io::ErrorKind>,
 }
 
@@ -175,40 +191,60 @@ impl Shared {
         let total = slices
             .iter()
             .fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
+        self.unsent = true;
         loop {
-            if self.plain.len().saturating_add(total) <= RECORD {
-                return Poll::Ready(Ok(slices.iter().map(|s| self.plain.append(s)).sum()));
-            }
-            let written = match self.poll_records(context, slices) {
-                Poll::Ready(written) => written?,
-                Poll::Pending => {
-                    // rustls is full: now its records have to go out.
-                    self.stream.hold_back(false);
-                    let written = self.poll_records(context, slices);
-                    self.stream.hold_back(true);
-                    ready!(written)?
-                }
-            };
             let waiting = self.plain.len();
+            let rest = waiting.saturating_add(total) % RECORD;
+            let whole = waiting.saturating_add(total).saturating_sub(rest);
+            if whole == 0 {
+                self.append(slices, 0);
+                return Poll::Ready(Ok(total));
+            }
+            let Poll::Ready(written) = self.poll_records(context, slices, whole) else {
+                // rustls is full.
+                ready!(self.poll_out(context))?;
+                continue;
+            };
+            let written = written?;
             self.plain.consume(written);
-            if let Some(taken) = written.checked_sub(waiting).filter(|&taken| taken > 0) {
+            let taken = written.saturating_sub(waiting);
+            if written == whole {
+                self.append(slices, taken);
+                return Poll::Ready(Ok(total));
+            }
+            if taken > 0 {
                 return Poll::Ready(Ok(taken));
             }
         }
     }
 
-    /// Gives rustls what waits and what comes, so that whole records are made of it.
+    /// Lets everything behind the first `skip` bytes wait: less than a record.
+    fn append(&mut self, slices: &[IoSlice<'_>], mut skip: usize) {
+        for slice in slices {
+            if let Some(bytes) = slice.get(skip..) {
+                self.plain.append(bytes);
+            }
+            skip = skip.saturating_sub(slice.len());
+        }
+    }
+
+    /// Gives rustls the first `limit` bytes of what waits and what comes.
     fn poll_records(
         &mut self,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
+        mut limit: usize,
     ) -> Poll<io::Result<usize>> {
         let mut list = [IoSlice::new(&[]); SLICES];
-        let waiting = Some(self.plain.bytes()).filter(|bytes| !bytes.is_empty());
-        let all = waiting.into_iter().chain(slices.iter().map(|s| &**s));
+        let all = iter::once(self.plain.bytes()).chain(slices.iter().map(|s| &**s));
+        let parts = all.filter_map(|bytes| {
+            let part = bytes.get(..limit).unwrap_or(bytes);
+            limit = limit.saturating_sub(part.len());
+            Some(part).filter(|part| !part.is_empty())
+        });
         let mut count = 0_usize;
-        for (place, bytes) in list.iter_mut().zip(all) {
-            *place = IoSlice::new(bytes);
+        for (place, part) in list.iter_mut().zip(parts) {
+            *place = IoSlice::new(part);
             count = count.saturating_add(1);
         }
         let list = list.get(..count).unwrap_or_default();
@@ -221,24 +257,25 @@ impl Shared {
             return Poll::Ready(Ok(()));
         }
         while !self.plain.is_empty() {
-            // Held back first, so that this record leaves with those before it.
-            let written = match self.poll_records(context, &[]) {
-                Poll::Ready(written) => written,
-                Poll::Pending => {
-                    self.stream.hold_back(false);
-                    let written = self.poll_records(context, &[]);
-                    self.stream.hold_back(true);
-                    ready!(written)
-                }
-            };
-            let count = self.note(written)?;
-            self.plain.consume(count);
+            if let Poll::Ready(written) = self.poll_records(context, &[], RECORD) {
+                let count = self.note(written)?;
+                self.plain.consume(count);
+            } else {
+                let out = ready!(self.poll_out(context));
+                self.note(out)?;
+            }
         }
+        let out = ready!(self.poll_out(context));
+        self.unsent = false;
+        Poll::Ready(self.note(out))
+    }
+
+    /// Sends the records in rustls.
+    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.hold_back(false);
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        let out = Pin::new(&mut self.stream).poll_flush(context);
         self.stream.hold_back(true);
-        let flushed = ready!(flushed);
-        Poll::Ready(self.note(flushed))
+        out
     }
 
     fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -259,9 +296,177 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Plain text that waits at most: what fits one record (RFC 8446, section 5.1).
+/// Plain text of one record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
+/// What a record of TLS 1.3 needs besides. With the limit made of these two, a fifth record finds
+/// no room at all, rather than room for a few bytes.
+const OVERHEAD: usize = 22;
+/// Records that wait in rustls at most; they leave with one system call.
+const RECORDS: usize = 4;
 /// Slices of one write; h2 brings few.
 const SLICES: usize = 16;
 /// How long an ended connection's last bytes are still tried.
 const LINGER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::tls::testing::{self, Device};
+
+    /// Writes, and flushes as hyper does, which sends nothing.
+    async fn write(half: &mut Gathering, bytes: &[u8]) {
+        half.write_all(bytes).await.unwrap();
+        half.flush().await.unwrap();
+    }
+
+    async fn flush(flusher: &Flusher) {
+        std::future::poll_fn(|context| flusher.poll_flush(context))
+            .await
+            .unwrap();
+    }
+
+    /// The lengths of the TLS records that arrive, up to the first that is longer than `limit`.
+    async fn records(device: Device, limit: usize) -> Vec<usize> {
+        let mut tcp = device.into_inner().0;
+        let mut lengths = Vec::new();
+        while lengths.last().is_none_or(|&length| length <= limit) {
+            let mut head = [0; 5];
+            tcp.read_exact(&mut head).await.unwrap();
+            let length = u16::from_be_bytes([head[3], head[4]]);
+            tcp.read_exact(&mut vec![0; length.into()]).await.unwrap();
+            lengths.push(length.into());
+        }
+        lengths
+    }
+
+    #[tokio::test]
+    async fn small_writes_leave_as_one_record_with_the_flush() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        for byte in 0..100 {
+            write(&mut half, &[byte; 100]).await;
+        }
+        flush(&flusher).await;
+
+        // The ticket comes first. A record has one byte of type and 16 of tag besides its text.
+        let lengths = records(far, 1000).await;
+        assert_eq!(lengths.len(), 2);
+        assert_eq!(lengths[1], 10_000 + 17);
+    }
+
+    #[tokio::test]
+    async fn large_writes_become_whole_records_and_keep_their_order() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let bytes: Vec<u8> = (0..300_000_u32)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
+
+        let reading = async {
+            let mut read = vec![0; bytes.len()];
+            far.read_exact(&mut read).await.unwrap();
+            read
+        };
+        let writing = async {
+            for part in bytes.chunks(16_384 + 9) {
+                write(&mut half, &part[..9]).await;
+                write(&mut half, &part[9..]).await;
+            }
+            flush(&flusher).await;
+        };
+        let (read, ()) = tokio::join!(reading, writing);
+
+        assert!(read == bytes);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_does_not_read_holds_the_writer_back() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        let block = vec![7; 64 * 1024];
+        let mut written = 0;
+
+        // The kernel's buffers are finite, and so are ours.
+        while let Poll::Ready(count) = futures_util::poll!(std::future::poll_fn(|c| Pin::new(
+            &mut half
+        )
+        .poll_write(c, &block)))
+        {
+            written += count.unwrap();
+            assert!(written < 64 << 20);
+        }
+        let reading = async {
+            let mut read = vec![0; written];
+            far.read_exact(&mut read).await.unwrap();
+        };
+        tokio::join!(reading, flush(&flusher));
+    }
+
+    #[tokio::test]
+    async fn a_driven_connection_is_flushed_after_each_poll_and_at_its_end() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+
+        let connection = async move {
+            write(&mut half, b"first").await;
+            let mut byte = [0];
+            half.read_exact(&mut byte).await.unwrap();
+            write(&mut half, b"last").await;
+            byte[0]
+        };
+        let device = async {
+            let mut bytes = [0; 5];
+            far.read_exact(&mut bytes).await.unwrap();
+            far.write_all(b"x").await.unwrap();
+            let mut rest = [0; 4];
+            far.read_exact(&mut rest).await.unwrap();
+            (bytes, rest)
+        };
+        let (output, read) = tokio::join!(flusher.drive(Box::pin(connection)), device);
+
+        assert_eq!(output, b'x');
+        assert_eq!(read, (*b"first", *b"last"));
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_sends_what_waits_and_close_notify() {
+        let (near, mut far) = testing::pair(true).await;
+        let (mut half, _flusher) = near.gathering();
+
+        write(&mut half, b"bye").await;
+        half.shutdown().await.unwrap();
+
+        let mut read = Vec::new();
+        // Without close_notify this would be an error.
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"bye");
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_told_to_both_halves() {
+        let (near, far) = testing::pair(true).await;
+        let (mut half, flusher) = near.gathering();
+        socket2::SockRef::from(far.get_ref().0)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(far);
+
+        let block = vec![7; 64 * 1024];
+        let error = loop {
+            if let Err(error) = half.write_all(&block).await {
+                break error;
+            }
+            if let Err(error) = std::future::poll_fn(|c| flusher.poll_flush(c)).await {
+                half.write_all(b"x").await.unwrap_err();
+                break error;
+            }
+        };
+        assert!(matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ));
+    }
+}

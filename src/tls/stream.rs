@@ -41,6 +41,11 @@ impl Stream {
         super::gather::pair(self)
     }
 
+    /// Lets records of so many bytes wait before a write says "would block".
+    pub(super) fn limit_buffer(&mut self, bytes: usize) {
+        self.tls.get_mut().1.set_buffer_limit(Some(bytes));
+    }
+
     /// See [`Socket::hold_back`].
     pub(super) fn hold_back(&mut self, held_back: bool) {
         self.tls.get_mut().0.hold_back(held_back);
