@@ -101,9 +101,9 @@ impl Authenticator {
     pub fn new(
         config: &Config,
         master: &MasterKey,
-        dialer: &Arc<Dialer>,
-        tasks: &Tasks,
         lockout: Arc<Lockout>,
+        dialer: Arc<Dialer>,
+        tasks: Tasks,
     ) -> Result<Self, Error> {
         let directories = config
             .directories
@@ -114,7 +114,7 @@ impl Authenticator {
                     DirectoryKind::Ldap(settings) => Kind::Ldap(Box::new(ldap::Client::new(
                         Arc::clone(&name),
                         (**settings).clone(),
-                        Arc::clone(dialer),
+                        Arc::clone(&dialer),
                         tasks.clone(),
                     ))),
                     DirectoryKind::Users(path) => Users::load(path)
@@ -131,8 +131,8 @@ impl Authenticator {
             directories,
             &config.login,
             master,
-            tasks,
             lockout,
+            tasks,
         ))
     }
 
@@ -140,8 +140,8 @@ impl Authenticator {
         directories: Vec<(Arc<str>, Kind)>,
         login: &config::Login,
         master: &MasterKey,
-        tasks: &Tasks,
         lockout: Arc<Lockout>,
+        tasks: Tasks,
     ) -> Self {
         let places = login.checks_at_once.saturating_add(login.check_queue);
         let directories = directories
@@ -161,7 +161,7 @@ impl Authenticator {
                 queue: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
                 failed: Memory::new(MAX_FAILED),
                 hash: KeyedHash::new(&master.derive("credentials being checked")),
-                tasks: tasks.clone(),
+                tasks,
             }),
             step: login.step,
             flights: Arc::default(),
@@ -170,7 +170,7 @@ impl Authenticator {
 
     /// For one user file alone, for the tests of other stages.
     #[cfg(test)]
-    pub(crate) fn for_test(file: &std::path::Path, login: &config::Login, tasks: &Tasks) -> Self {
+    pub(crate) fn for_test(file: &std::path::Path, login: &config::Login) -> Self {
         let users = Users::load(file).unwrap();
         let kind = Kind::Users(Arc::new(users));
         let master = MasterKey::generate();
@@ -178,8 +178,8 @@ impl Authenticator {
             vec![("local".into(), kind)],
             login,
             &master,
-            tasks,
             Lockout::new(),
+            Tasks::new(),
         )
     }
 

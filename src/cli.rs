@@ -19,7 +19,7 @@ pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Cli::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
-        Command::HashPassword => Ok(hash_password::run()),
+        Command::HashPassword => hash_password::run(),
         Command::Kill(options) => ask::kill(&options),
         Command::Pools(control) => ask::pools(&control),
         Command::Reload(control) => ask::reload(&control),

@@ -30,6 +30,8 @@ mod reference;
 mod resolve;
 mod schema;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod value;
 
@@ -261,7 +263,7 @@ pub struct LdapServer {
 pub enum LdapSecurity {
     /// Not at all; only where the configuration insists.
     Plain,
-    /// StartTLS (RFC 4511, section 4.14) before anything else.
+    /// `StartTLS` (RFC 4511, section 4.14) before anything else.
     StartTls,
     /// TLS from the first byte.
     Tls,
@@ -348,7 +350,7 @@ impl System {
 }
 
 /// Local addresses that outward connections start from; several for more ports, used in turn.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source(pub Arc<[IpAddr]>);
 
 /// How TLS towards a backend is verified.
@@ -362,7 +364,7 @@ pub struct BackendTls {
     pub pins: Vec<[u8; 32]>,
     /// HTTP/2 is offered by ALPN.
     pub http2: bool,
-    /// Also offer X25519MLKEM768 (a ClientHello of two packets: old Java chokes on it).
+    /// Also offer X25519MLKEM768 (a `ClientHello` of two packets: old Java chokes on it).
     pub post_quantum: bool,
 }
 

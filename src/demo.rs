@@ -75,6 +75,8 @@ impl Demo {
         let issued = authority
             .issue(&names.each_ref().map(String::as_str), &[])
             .map_err(Error::Certificate)?;
+        // The gateway appends to it; made here, it is its owner's alone from its first line.
+        folder.write("access.log", b"")?;
         folder.write("certs/ca.pem", authority.pem().as_bytes())?;
         folder.write("certs/gw.pem", issued.chain.as_bytes())?;
         folder.write("certs/gw.key", issued.key.as_bytes())?;
@@ -464,6 +466,7 @@ mod tests {
 
         files.sort();
         let expected = [
+            "access.log",
             "ca.pem",
             "demo.cedar",
             "demo.json",
@@ -480,6 +483,7 @@ mod tests {
         let demo = Demo::start(None, 0).await.unwrap();
 
         let text = demo.open(false).unwrap();
+        const COMMANDS: [&str; 6] = ["/", "CSRF=", "TOKEN=", "chrom", "curl ", "tail "];
 
         for line in text.lines() {
             // A word that cannot be broken, such as a path, may stand alone on a longer line.
@@ -490,9 +494,9 @@ mod tests {
         let commands: Vec<_> = text
             .split("\n\n")
             .map(str::trim)
-            .filter(|part| part.starts_with(['/', 'c', 'T']) || part.starts_with("tail"))
+            .filter(|part| COMMANDS.iter().any(|word| part.starts_with(word)))
             .collect();
-        assert!(commands.len() >= 12, "{commands:#?}");
+        assert!(commands.len() >= 15, "{commands:#?}");
         for command in commands {
             let checked = Command::new("sh").args(["-n", "-c", command]).status();
             assert!(checked.unwrap().success(), "{command}");
@@ -507,6 +511,17 @@ mod tests {
         let error = Demo::start(None, port).await.unwrap_err();
 
         assert!(error.to_string().contains(&format!("127.0.0.1:{port} ")));
+    }
+
+    #[tokio::test]
+    async fn the_gateway_accepts_its_configuration_and_policies() {
+        let demo = Demo::start(None, 0).await.unwrap();
+
+        let config = crate::config::Config::load(demo.config()).unwrap();
+        let problems = crate::policy::check(&config.policy.files);
+
+        assert!(config.demo);
+        assert!(problems.is_empty(), "{problems:?}");
     }
 
     #[tokio::test]

@@ -139,7 +139,7 @@ impl Upstream {
     }
 
     async fn tries(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
-        let (plan, mut load) = Plan::new(exchange)?;
+        let (plan, mut load) = Plan::new(exchange).map_err(Error::Unforwardable)?;
         let mut tried = Vec::new();
         let mut failed: u32 = 0;
         let mut reuse = true;
@@ -374,13 +374,13 @@ struct Load {
 }
 
 impl<'a> Plan<'a> {
-    fn new(exchange: Exchange<'a>) -> Result<(Self, Load), Error> {
+    fn new(exchange: Exchange<'a>) -> Result<(Self, Load), &'static str> {
         let Exchange { app, upgrade, .. } = exchange;
         let (parts, mut body) = exchange.request.into_parts();
         let method = match (upgrade, parts.method) {
             (Some(_), _) => Method::GET,
             // The node's 2xx would make raw bytes of what follows (R18).
-            (None, Method::CONNECT) => return Err(Error::Unforwardable("CONNECT")),
+            (None, Method::CONNECT) => return Err("CONNECT"),
             (None, method) => method,
         };
         if upgrade.is_some() {
@@ -388,7 +388,7 @@ impl<'a> Plan<'a> {
         }
         let authority = app.upstream_host.as_deref().unwrap_or(exchange.authority);
         let Ok(authority) = Authority::try_from(authority) else {
-            return Err(Error::Unforwardable("a host that is none"));
+            return Err("a host that is none");
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);
@@ -514,15 +514,8 @@ impl<'a> Plan<'a> {
             idempotent: repeatable.is_some(),
         };
         let source = error.into_error();
-        let error = if body::cause(&source).is_some() {
-            Error::Device { source }
-        } else if source.is_parse() || source.is_parse_too_large() {
-            Error::Protocol { node, source }
-        } else {
-            Error::Lost { node, source }
-        };
         Box::new(Failure {
-            error,
+            error: Error::of(node, source),
             again: failed.again(),
             load: returned.or(repeatable),
         })
@@ -616,10 +609,8 @@ struct Failure {
 impl Failure {
     /// No connection: nothing was sent.
     fn before(error: Error, load: Load) -> Box<Self> {
-        let again = match &error {
-            Error::Connect { source, .. } if is_permits(source) => Again::No,
-            _ => Again::Other,
-        };
+        let permits = matches!(&error, Error::Connect { source, .. } if is_permits(source));
+        let again = if permits { Again::No } else { Again::Other };
         Box::new(Self {
             error,
             again,
@@ -697,6 +688,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// What hyper's error means: whose fault it is.
+    fn of(node: Arc<str>, source: hyper::Error) -> Self {
+        if body::cause(&source).is_some() {
+            Self::Device { source }
+        } else if source.is_parse() || source.is_parse_too_large() {
+            Self::Protocol { node, source }
+        } else {
+            Self::Lost { node, source }
+        }
+    }
+
     /// Why the request's body ended early, when that is what failed.
     pub fn body(&self) -> Option<&web::body::Error> {
         match self {

@@ -21,6 +21,8 @@ pub mod path;
 mod place;
 pub(crate) mod service;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 
 /// Serves one connection to its end, in the protocol that the handshake agreed on.
 ///
@@ -91,3 +93,9 @@ impl fmt::Debug for Answer {
             .finish()
     }
 }
+
+/// An answer of ours that would end HTTP on its connection, with nobody to take the bytes.
+const NOT_TAKEN: Refusal = Refusal {
+    status: http::StatusCode::INTERNAL_SERVER_ERROR,
+    reason: "an answer that ends HTTP, and nothing that takes the bytes",
+};

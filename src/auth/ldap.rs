@@ -438,9 +438,9 @@ impl Client {
     async fn open(&self, server: &LdapServer) -> Result<Stream, Error> {
         let system = &server.system;
         match server.security {
-            LdapSecurity::Plain => Ok(Stream::Plain(self.dialer.plain(system).await?.0)),
+            LdapSecurity::Plain => Ok(Stream::Plain(self.dialer.plain(system).await?)),
             LdapSecurity::StartTls => {
-                let (mut stream, _address) = self.dialer.plain(system).await?;
+                let mut stream = self.dialer.plain(system).await?;
                 start_tls(&mut stream).await?;
                 Ok(self.dialer.secure(stream, system).await?.stream)
             }

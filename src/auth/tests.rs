@@ -34,7 +34,7 @@ fn authenticator(login: &config::Login) -> Arc<Authenticator> {
     let path = std::env::temp_dir().join(name);
     let hash = hash_password(&secret("right"));
     std::fs::write(&path, format!("alice:sales:{hash}\n")).unwrap();
-    let authenticator = Authenticator::for_test(&path, login, &Tasks::new());
+    let authenticator = Authenticator::for_test(&path, login);
     std::fs::remove_file(&path).unwrap();
     Arc::new(authenticator)
 }

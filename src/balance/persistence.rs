@@ -104,7 +104,35 @@ const GENERATION: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_was_learned_is_found_and_nothing_panics(
+            text in "[ -~]{0,40}",
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let (memory, now) = (memory(), crate::clock::now());
+            let value = |text: &[u8]| http::HeaderValue::from_bytes(text).ok();
+            let mut answer = HeaderMap::new();
+            for text in [format!("ACNODEID={text}").as_bytes(), &bytes] {
+                if let Some(value) = value(text) {
+                    answer.append(SET_COOKIE, value);
+                }
+            }
+            memory.learn(&answer, 7, now);
+            let mut request = HeaderMap::new();
+            for text in [&bytes[..], format!("ACNODEID={text}").as_bytes()] {
+                if let Some(value) = value(text) {
+                    request.append(COOKIE, value);
+                }
+            }
+            let known = text.split(';').next().is_some_and(|value| !value.trim().is_empty());
+            prop_assert_eq!(memory.node(&request, now), known.then_some(7));
+        }
+    }
 
     fn memory() -> Memory {
         Memory::new("ACNODEID".into(), Duration::from_secs(60))

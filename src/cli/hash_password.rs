@@ -1,6 +1,7 @@
 //! `ravelin hash-password`: prints a password's hash for a user file.
 
 use std::{
+    error,
     io::{self, BufRead, IsTerminal, Read, Write},
     process::{Command, ExitCode, Stdio},
 };
@@ -11,27 +12,19 @@ use crate::{auth, config::Secret};
 
 /// Reads a password, from the terminal without showing it, else the first line of standard
 /// input, and prints its Argon2id hash.
-pub(super) fn run() -> ExitCode {
-    let (input, terminal) = (io::stdin(), io::stdin().is_terminal());
-    let password = if terminal {
-        ask(&mut input.lock())
+///
+/// # Errors
+///
+/// When there is no password, it could never log in, or the hash cannot be printed.
+pub(super) fn run() -> Result<ExitCode, Box<dyn error::Error>> {
+    let input = io::stdin();
+    let password = if input.is_terminal() {
+        ask(&mut input.lock())?
     } else {
-        read(&mut input.lock())
+        read(&mut input.lock())?
     };
-    let (mut out, mut problem) = (io::stdout(), io::stderr());
-    let printed = match password {
-        Ok(password) => writeln!(out, "{}", auth::hash_password(&password)),
-        Err(error) => {
-            // Nothing is left to do when standard error is closed.
-            let _closed = writeln!(problem, "ravelin hash-password: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    if printed.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    writeln!(io::stdout(), "{}", auth::hash_password(&password))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Asks twice, since nobody sees what they type.
@@ -111,8 +104,8 @@ enum Error {
     Empty,
     #[error("the password is not text in UTF-8")]
     NotText,
-    #[error("the password cannot be read: {0}")]
-    Read(io::Error),
+    #[error("the password cannot be read")]
+    Read(#[source] io::Error),
     #[error("the password has more than {MAX_PASSWORD} bytes")]
     TooLong,
 }

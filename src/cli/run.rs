@@ -70,7 +70,14 @@ pub(super) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// The diagnostic log goes to standard error: standard output is the access log's.
 pub(super) fn set_up_log(level: &str) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_invalid| EnvFilter::new("info"));
+    // A word is for our own modules: libraries print whole heads, with what is secret in them.
+    let word = level.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let directives = if word {
+        format!("warn,ravelin={level}")
+    } else {
+        level.to_owned()
+    };
+    let filter = EnvFilter::try_new(directives).unwrap_or_else(|_invalid| EnvFilter::new("info"));
     // A second call in one process (tests) changes nothing.
     let _already_set = tracing_subscriber::fmt()
         .with_env_filter(filter)

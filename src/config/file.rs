@@ -173,14 +173,14 @@ pub(super) struct Limits {
     pub(super) idle: Period,
     /// Without a byte of a request's body, or of the device taking the answer.
     pub(super) body_progress: Period,
-    /// Of a request's head.
+    /// Bytes of a request's head; from 1 KiB to 1 MiB.
     pub(super) head_bytes: Size,
     /// Header fields of a request.
     #[schemars(range(min = 1, max = 1_000))]
     pub(super) head_fields: usize,
-    /// Of a request target.
+    /// Bytes of a request target.
     pub(super) target_bytes: Size,
-    /// Of a body that nobody read, drained before a connection is used again.
+    /// Bytes of a body that nobody read, drained before a connection is used again.
     pub(super) drain_bytes: Size,
     /// Streams at once on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 10_000))]
@@ -296,7 +296,7 @@ pub(super) struct Ldap {
     /// Servers in order of preference: `ldaps://HOST` or `ldap://HOST`.
     #[schemars(extend("required" = true), length(min = 1))]
     pub(super) servers: Option<Vec<LdapUrl>>,
-    /// Protect `ldap://` servers with StartTLS. `false` needs `plain_ldap`.
+    /// Protect `ldap://` servers with `StartTLS`. `false` needs `plain_ldap`.
     pub(super) start_tls: bool,
     /// "I accept": passwords cross the network readable, because `start_tls` is off.
     pub(super) plain_ldap: Option<String>,
@@ -333,7 +333,7 @@ pub(super) struct Ldap {
     pub(super) operation_timeout: Period,
     /// One whole login.
     pub(super) total_timeout: Period,
-    /// Of one message from the server.
+    /// Bytes of one message from the server; from 64 KiB to 64 MiB.
     pub(super) max_message: Size,
     /// Addresses that connections start from; else `network.source`.
     pub(super) source: Option<Vec<Ip>>,
@@ -640,7 +640,7 @@ pub(super) struct App {
     pub(super) progress: Period,
     /// Without a byte either way after an upgrade (WebSocket).
     pub(super) upgrade_idle: Period,
-    /// Of a request's body.
+    /// Bytes of a request's body.
     pub(super) max_body: Size,
     /// How often a request that failed before a byte of the answer is tried on another node.
     #[schemars(range(min = 0, max = 10))]
@@ -694,7 +694,7 @@ pub(super) struct Tunnel {
     /// Tunnels opened a second by one session, sustained; twice that as a burst.
     #[schemars(range(min = 1, max = 100_000))]
     pub(super) opens_per_second: u32,
-    /// Of one relay block; from 4 KiB to 1 MiB.
+    /// Bytes of one relay block; from 4 KiB to 1 MiB.
     pub(super) block: Size,
     /// Ports that may be asked for at all; empty: whatever the policies say.
     #[schemars(inner(range(min = 1, max = 65535)))]
@@ -741,7 +741,7 @@ pub(super) struct Admin {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
-    /// The access log: "stdout", "off" or "file:PATH" (opened again at SIGHUP).
+    /// The access log: `"stdout"`, `"off"` or `"file:PATH"` (opened again at SIGHUP).
     pub(super) access: LogTarget,
     /// Filter of the diagnostic log (standard error).
     pub(super) level: LogFilter,

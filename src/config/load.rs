@@ -163,6 +163,7 @@ fn assemble(sources: Sources, files: Files) -> Result<Config, Problems> {
         if reliable && (broken_from.is_empty() || !finding.missing) {
             let mut problem = sources.problem(finding.span, &finding.key, finding.message);
             problem.meant = finding.meant;
+            finding.shown.cut(&mut problem);
             problems.push(problem);
         }
     }

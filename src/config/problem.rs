@@ -173,7 +173,7 @@ pub(super) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> O
         })
         .filter(|(distance, name)| {
             let length = text.chars().count().max(name.chars().count());
-            *distance <= (length / 3).max(1) && *distance < length
+            *distance <= length.div_ceil(3) && *distance < length
         })
         .min()
         .map(|(_, name)| name.to_owned())

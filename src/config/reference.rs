@@ -72,7 +72,10 @@ fn keys(page: &mut String, path: &str, schema: &Json, summary: &str) {
             meaning(value)
         );
     }
-    let _infallible = write!(page, "\n## {title}\n\n{}\n", one_line(summary));
+    let _infallible = writeln!(page, "\n## {title}");
+    if !summary.is_empty() {
+        let _infallible = write!(page, "\n{}\n", one_line(summary));
+    }
     if !rows.is_empty() {
         let _infallible = write!(page, "\n| key | type | default | meaning |\n{RULE}{rows}");
     }
@@ -157,17 +160,26 @@ not listed here. Paths are relative to the file that names them.
 | ca | a PEM file, or `\"system\"` for what the operating system trusts |
 | dns-server | an address; the port is 53 unless written |
 | domain-name | a DNS name, no address |
+| attribute | an LDAP attribute |
+| characters | punctuation, except `/`, `\\`, `%`, `?`, `#` and `.` |
+| cookie-name | the name of a cookie |
 | duration | a number and `ms`, `s`, `min`, `h` or `d`: `\"15min\"`; more than zero, at most 3650 days |
 | duration-or-zero | the same, or `\"0s\"` |
 | file-pattern | a file; one `*` in its last segment stands for all that match |
 | host-header | a host, perhaps with a port |
 | ip-address | `\"10.0.0.1\"`, `\"2001:db8::1\"` |
 | key-file | `\"file:PATH\"`, readable by its owner and group only |
+| ldap-filter | one filter in parentheses (RFC 4515) |
 | ldap-url | `\"ldaps://HOST\"` or `\"ldap://HOST\"`, perhaps with a port |
+| log-filter | a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or levels by module: `\"info,ravelin::tls=debug\"` |
+| log-output | `\"stdout\"`, `\"off\"` or `\"file:PATH\"` |
 | network | `\"10.0.0.0/8\"`, `\"2001:db8::/32\"` |
 | node-url | `\"https://HOST\"` or `\"http://HOST\"`, perhaps with a port; no path |
 | path | a file, relative to the file that names it |
+| path-prefix | whole segments of a URL's path: `\"/\"`, `\"/sales\"` |
 | pin | `\"sha256/\"` and the base64 of the SHA-256 of a subject public key |
+| probe-path | path and query as they are sent |
 | secret | `\"file:PATH\"` (readable by its owner and group only) or `\"env:NAME\"`; never the secret itself |
 | size | a number and `B`, `KiB`, `MiB`, `GiB` or `TiB`: `\"64KiB\"`; or a number of bytes |
+| text | any text that is not empty; names of other tables are texts |
 ";

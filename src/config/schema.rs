@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::{
     file::File,
     problem::nearest,
-    tree::{Node, Span, Table, Value, join},
+    tree::{Node, Shown, Span, Table, Value, join},
     value,
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Finding {
     pub(super) key: String,
     pub(super) message: String,
     pub(super) meant: Option<String>,
+    /// How much of the line may be shown.
+    pub(super) shown: Shown,
     /// It is about something that is not there.
     pub(super) missing: bool,
 }
@@ -106,7 +108,7 @@ impl Checker {
             | Value::Integer(_)
             | Value::String(_)
             | Value::Table(_)
-            | Value::TooDeep => self.wrong_kind(value.kind(), span, wanted(schema), path),
+            | Value::TooDeep => self.wrong_kind(value.kind(), span, &wanted(schema, path), path),
         }
     }
 
@@ -120,6 +122,12 @@ impl Checker {
             };
             if let Some(Err(refused)) = names.map(|format| value::check(format, key)) {
                 self.add(node.key, &path, refused.why, refused.meant);
+                return false;
+            }
+            if is_group(schema) && wants_table(child) && !matches!(node.value, Value::Table(_)) {
+                let table = path.strip_suffix(key).unwrap_or_default();
+                let message = format!("must stand in a table with a name: [{table}NAME]");
+                self.add(node.key, &path, message, None);
                 return false;
             }
             self.node(node, child, &path)
@@ -212,13 +220,15 @@ impl Checker {
         let Err(refused) = value::check(format, text) else {
             return true;
         };
-        let message = if SECRET_FORMATS.contains(&format) {
+        let secret = SECRET_FORMATS.contains(&format);
+        let message = if secret || text.is_empty() || (text.contains("://") && text.contains('@')) {
             refused.why
         } else {
             format!("{} {}", quoted(text), refused.why)
         };
         let meant = refused.meant.map(|meant| quoted(&meant));
         self.add(span, path, message, meant);
+        self.show(if secret { Shown::Before } else { Shown::Line });
         false
     }
 
@@ -252,6 +262,14 @@ impl Checker {
             None => "is an unknown key".to_owned(),
         };
         self.add(span, path, message, meant);
+        // A misspelt key may be that of a secret.
+        self.show(Shown::To);
+    }
+
+    fn show(&mut self, shown: Shown) {
+        if let Some(last) = self.findings.last_mut() {
+            last.shown = shown;
+        }
     }
 
     fn wrong_kind(&mut self, kind: &str, span: Span, wanted: &str, path: &str) -> bool {
@@ -268,6 +286,7 @@ impl Checker {
             key: key.to_owned(),
             message,
             meant,
+            shown: Shown::Line,
             missing: false,
         });
     }
@@ -358,7 +377,12 @@ fn number(schema: &Json, name: &str) -> Option<i64> {
     schema.get(name).and_then(Json::as_i64)
 }
 
-fn wanted(schema: &Json) -> &'static str {
+fn wants_table(schema: &Json) -> bool {
+    let variants = schema.get("oneOf").and_then(Json::as_array);
+    has_type(schema, "object") || variants.is_some_and(|variants| constants(variants).is_empty())
+}
+
+fn wanted(schema: &Json, path: &str) -> String {
     let kinds = [
         ("string", "a string"),
         ("integer", "a number"),
@@ -366,27 +390,36 @@ fn wanted(schema: &Json) -> &'static str {
         ("array", "an array"),
     ];
     if is_group(schema) {
-        return "tables by name, such as [… .NAME]";
+        return format!("tables by name, such as [{path}.NAME]");
     }
     kinds
         .iter()
         .find(|(kind, _)| has_type(schema, kind))
         .map_or("a table", |(_, text)| text)
+        .to_owned()
 }
 
-/// The first table that knows a key, for somebody who put it into the wrong one.
+/// The only table that knows a key, for somebody who put it into the wrong one.
 fn table_with(key: &str) -> Option<String> {
-    let tables = properties(schema())?;
-    if tables.contains_key(key) {
-        return Some("the top of the file, above all tables".to_owned());
-    }
-    tables.iter().find_map(|(name, schema)| {
+    let knows = |schema: &Json| {
+        let variants = schema.get("oneOf").and_then(Json::as_array);
+        variants
+            .into_iter()
+            .flatten()
+            .chain([schema])
+            .any(|schema| properties(schema).is_some_and(|keys| keys.contains_key(key)))
+    };
+    let groups = properties(schema())?.iter().filter_map(|(name, schema)| {
         let (schema, table) = match group_member(schema) {
             Some(member) => (member, format!("[{name}.NAME]")),
             None => (schema, format!("[{name}]")),
         };
-        properties(schema)?.contains_key(key).then_some(table)
-    })
+        knows(schema).then_some(table)
+    });
+    let top = knows(schema()).then(|| "the top of the file, above all tables".to_owned());
+    let mut places = top.into_iter().chain(groups);
+    let only = places.next()?;
+    places.next().is_none().then_some(only)
 }
 
 /// Takes out null, which TOML has not (options are keys that are not there), and lifts the mark of

@@ -34,6 +34,34 @@ pub(super) struct Span {
     pub(super) end: usize,
 }
 
+/// How much of its line a problem may show: what stands there may be a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// What stands before the place.
+    Before,
+    /// All of it.
+    Line,
+    /// What stands before the place, and in it.
+    To,
+}
+
+impl Shown {
+    /// Takes out of a problem's line what may not be shown.
+    pub(super) fn cut(self, problem: &mut Problem) {
+        let Some((line, place)) = problem.excerpt.as_mut().zip(problem.place) else {
+            return;
+        };
+        let (length, end) = match self {
+            Self::Before => (place.column - 1, "…"),
+            Self::Line => return,
+            Self::To => (place.column - 1 + place.width, " …"),
+        };
+        if length < line.chars().count() {
+            *line = line.chars().take(length).chain(end.chars()).collect();
+        }
+    }
+}
+
 /// A value, its place, and the place of its key.
 #[derive(Debug, Default)]
 pub(super) struct Node {
@@ -120,20 +148,17 @@ impl Sources {
         let Some(source) = self.files.get(file) else {
             return (Table::new(), Vec::new());
         };
+        if let Some(dot) = too_many_dots(&source.text) {
+            let message = "key has too many parts".to_owned();
+            return (Table::new(), vec![(span(file, dot..dot + 1), message)]);
+        }
         let (document, errors) = DeTable::parse_recoverable(&source.text);
         let errors = errors
+            .iter()
+            .map(|error| (error.span().unwrap_or_default(), error.message()));
+        let errors = syntax_problems(&source.text, errors)
             .into_iter()
-            .take(MAX_SYNTAX_PROBLEMS)
-            .map(|error| {
-                let range = error.span().unwrap_or_default();
-                let message = match first_of_two(&source.text, &range) {
-                    Some(line) if error.message() == "duplicate key" => {
-                        format!("stands here twice: the first is at line {line}")
-                    }
-                    Some(_) | None => error.message().to_owned(),
-                };
-                (span(file, range), message)
-            })
+            .map(|(range, message)| (span(file, range), message))
             .collect();
         (table(document.into_inner(), file, 0), errors)
     }
@@ -325,6 +350,94 @@ fn without_secrets(line: &str) -> Option<String> {
     Some(shown)
 }
 
+/// The first dot too many in a dotted key, outside of strings and comments.
+///
+/// The parser bounds the parts of a key and the depth of tables, but not their product, and the
+/// drop of what it makes recurses.
+fn too_many_dots(text: &str) -> Option<usize> {
+    let mut dots = 0;
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            '"' | '\'' => string_length(rest, next),
+            _ => next.len_utf8(),
+        };
+        match next {
+            '.' => dots += 1,
+            '=' | ',' | '\n' | '[' | ']' | '{' | '}' => dots = 0,
+            _ => {}
+        }
+        if dots > MAX_DOTS {
+            return Some(text.len() - rest.len());
+        }
+        rest = rest.get(length..)?;
+    }
+    None
+}
+
+/// The length of a string with its quotes; one that is not closed ends with its line or the text.
+fn string_length(text: &str, quote: char) -> usize {
+    let triple = text.chars().take(3).filter(|c| *c == quote).count() == 3;
+    let quotes = if triple { 3 } else { 1 };
+    let mut escaped = false;
+    let mut seen = 0;
+    for (at, c) in text.char_indices().skip(quotes) {
+        if !triple && c == '\n' {
+            return at;
+        }
+        seen = if c == quote && !escaped { seen + 1 } else { 0 };
+        escaped = c == '\\' && quote == '"' && !escaped;
+        if seen == quotes {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
+/// The errors that a person can act on: what only follows from an earlier one is left out.
+fn syntax_problems<'a>(
+    text: &str,
+    errors: impl Iterator<Item = (Range<usize>, &'a str)>,
+) -> Vec<(Range<usize>, String)> {
+    let mut errors: Vec<_> = errors.collect();
+    errors.sort_by_key(|(range, _)| range.start);
+    // After a bracket that is never closed, each line to the end of the file is wrong.
+    let unclosed = errors
+        .iter()
+        .any(|(_, message)| message.starts_with("unclosed"));
+    let mut kept: Vec<(Range<usize>, String)> = Vec::new();
+    let mut same_line_to = None;
+    for (range, message) in errors {
+        if same_line_to.is_some_and(|end| range.start <= end) {
+            continue;
+        }
+        let after = text.get(range.start..).unwrap_or_default();
+        same_line_to = Some(range.start + after.find('\n').unwrap_or(after.len()));
+        if message == "duplicate key" {
+            match first_of_two(text, &range) {
+                Some(first) => {
+                    let message = format!("stands here twice: the first is at line {first}");
+                    kept.push((range, message));
+                }
+                // Keys of a table that stands twice, most likely: that has been said.
+                None if kept.is_empty() => kept.push((range, "stands here twice".to_owned())),
+                None => {}
+            }
+        } else if unclosed && ["array", "table"].iter().any(|word| message.contains(word)) {
+            let closing = "a bracket before it is not closed";
+            kept.push((range, format!("{message}; perhaps {closing}")));
+            break;
+        } else {
+            kept.push((range, message.to_owned()));
+        }
+        if kept.len() == MAX_SYNTAX_PROBLEMS {
+            break;
+        }
+    }
+    kept
+}
+
 /// The line of the first of two equal keys or headers, given the place of the second.
 fn first_of_two(text: &str, second: &Range<usize>) -> Option<usize> {
     let start = text.get(..second.start)?.rfind('\n').map_or(0, |n| n + 1);
@@ -356,6 +469,9 @@ fn first_of_two(text: &str, second: &Range<usize>) -> Option<usize> {
 
 /// Words in keys whose values are not shown.
 const SECRET_WORDS: [&str; 7] = ["pass", "pw", "secret", "key", "token", "cred", "auth"];
+
+/// Keys of ours have at most four parts.
+const MAX_DOTS: usize = 8;
 
 /// Deeper than any table of ours.
 const MAX_DEPTH: usize = 12;
@@ -392,8 +508,20 @@ mod tests {
         let text = "a = \"\"\"\nhunter2\nx\"\"\"\n";
         let (place, line) = line_of(text, 10..12).unwrap();
 
-        assert_eq!((place.line, place.column), (2, 2));
+        assert_eq!((place.line, place.column), (2, 3));
         assert_eq!(line, None);
+    }
+
+    #[test]
+    fn dots_count_in_keys_only() {
+        let fine = "a = \"1.2.3.4.5.6.7.8.9.10\" # 1.2.3.4.5.6.7.8.9.10\n\
+                    b = '1.2.3.4.5.6.7.8.9.10\\'\nc = 1.0\n\
+                    d = \"\"\"\n1.2.3.4.5.6.7.8.9.10 \\\"\"\" \"\" \"\"\"\n\
+                    e = '''1.2.3.4.5.6.7.8.9.10'''\na.b.c.d = 1\n";
+        assert_eq!(too_many_dots(fine), None);
+
+        assert_eq!(too_many_dots("x = 1\na.b.c.d.e.f.g.h.i.j = 1"), Some(23));
+        assert_eq!(too_many_dots("[a.\"b.c\".d.e.f.g.h.i.j.k]"), Some(22));
     }
 
     #[test]

@@ -446,8 +446,17 @@ fn read_url(text: &str, schemes: [(&str, u16, bool); 2]) -> Read<Url> {
         .iter()
         .find_map(|(scheme, port, tls)| Some((text.strip_prefix(scheme)?, *port, *tls)));
     let [(plain, ..), (secure, ..)] = schemes;
-    let (rest, default, tls) =
-        scheme.ok_or_else(|| format!("must begin with {plain} or {secure}"))?;
+    let Some((rest, default, tls)) = scheme else {
+        let meant = text.split_once("://").and_then(|(written, rest)| {
+            let known = [plain, secure].into_iter();
+            let scheme = super::problem::nearest(&format!("{written}://"), known)?;
+            (!rest.contains('@')).then(|| format!("{scheme}{rest}"))
+        });
+        return Err(Refused {
+            why: format!("must begin with {plain} or {secure}"),
+            meant,
+        });
+    };
     if rest.contains('@') {
         return Err("must not hold a user name or password".into());
     }
@@ -671,7 +680,7 @@ fn read_log_filter(text: &str) -> Read<String> {
 
 fn read_text(text: &str) -> Read<String> {
     if text.trim().is_empty() {
-        return Err("must not be empty".into());
+        return Err("is empty".into());
     }
     if text.chars().any(char::is_control) {
         return Err("must not hold control characters".into());

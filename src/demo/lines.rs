@@ -79,6 +79,7 @@ impl Shell<'_> {
                     self.as_alice([quote(&apps.storefront)]),
                 ],
             ),
+            self.form(),
             (
                 "A tunnel",
                 "CONNECT through the gateway: the first is allowed, the second denied. The log \
@@ -104,6 +105,46 @@ impl Shell<'_> {
             ),
             self.administration(),
         ]
+    }
+
+    fn form(&self) -> Section {
+        let jar = self.file("cookies");
+        let curl = |before, rest: &[String]| {
+            let mut words = self.curl(before);
+            words.push(format!("-b {jar} -c {jar}"));
+            words.extend_from_slice(rest);
+            words
+        };
+        (
+            "The login form, with a cookie jar",
+            "What a browser does: the form, the login, and its hand-over to the app's own host.",
+            vec![
+                curl(
+                    "CSRF=$(",
+                    &[
+                        self.own("/login"),
+                        r#"| sed -n 's/.*name="csrf" value="\([^"]*\)".*/\1/p')"#.to_owned(),
+                    ],
+                ),
+                curl(
+                    "",
+                    &[
+                        "-o /dev/null -w '%{http_code}\\n'".to_owned(),
+                        r#"--data-urlencode "csrf=$CSRF""#.to_owned(),
+                        format!("-d user={}", self.alice.name),
+                        format!("-d password={}", self.alice.password),
+                        self.own("/login"),
+                    ],
+                ),
+                curl(
+                    "",
+                    &[
+                        "-L -H 'Accept: text/html'".to_owned(),
+                        url(&self.facts.apps.intranet, "hello"),
+                    ],
+                ),
+            ],
+        )
     }
 
     fn administration(&self) -> Section {

@@ -75,7 +75,11 @@ async fn literals_are_judged_and_never_asked_for() {
 #[tokio::test]
 async fn refused_answers_are_left_out_beside_good_ones() {
     let dns = Server::start(|_, _, _| {
-        Reply::Addresses(vec![ip("127.0.0.1"), ip("10.255.76.1"), ip("169.254.169.254")])
+        Reply::Addresses(vec![
+            ip("127.0.0.1"),
+            ip("10.255.76.1"),
+            ip("169.254.169.254"),
+        ])
     })
     .await;
     let dialer = dialer(&dns, |_| {});
@@ -270,7 +274,11 @@ async fn the_gateways_servers_are_no_targets() {
     ];
     let dialer = Dialer::with(&network(), &self::dns(&dns), &servers, Tasks::new());
 
-    for name in ["dc1.corp.test:389", "alias.corp.test:443", "10.255.75.2:636"] {
+    for name in [
+        "dc1.corp.test:389",
+        "alias.corp.test:443",
+        "10.255.75.2:636",
+    ] {
         let refused = dialer.resolve(&target(name)).await;
         assert!(
             matches!(

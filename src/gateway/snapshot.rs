@@ -56,9 +56,9 @@ impl Snapshot {
         let authenticator = Arc::new(Authenticator::new(
             &config,
             parts.master,
-            &dialer,
-            parts.tasks,
             Arc::clone(parts.lockout),
+            Arc::clone(&dialer),
+            parts.tasks.clone(),
         )?);
         let login = Login::new(
             &config,
@@ -112,15 +112,15 @@ impl Snapshot {
         self.pools.values()
     }
 
-    /// The apps that a session may open, for its home page.
-    pub(crate) fn links(&self, session: &Session, source: IpAddr) -> Vec<Link> {
+    /// The apps that a session may open, for its home page. `port` is where the device reached us.
+    pub(crate) fn links(&self, session: &Session, source: IpAddr, port: Option<u16>) -> Vec<Link> {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         let apps = self.config.apps.iter();
         apps.filter(|app| app.authorization == Authorization::Gateway)
             .filter(|app| self.policy.open(Some(session), source, app).is_ok())
             .map(|app| Link {
                 name: Arc::clone(&app.name),
-                host: Arc::clone(&app.host),
-                path: Arc::clone(&app.path),
+                url: format!("https://{}{port}{}", app.host, app.path),
             })
             .collect()
     }

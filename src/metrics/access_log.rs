@@ -17,7 +17,7 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{clock, config::LogOutput, refusal, relay, session, tunnel};
+use crate::{clock, config::LogOutput, refusal, relay, session};
 
 /// What is known about one request when it ends. Every stage writes what it found out.
 #[derive(Debug, Default)]
@@ -49,17 +49,6 @@ pub struct Relayed {
     pub counts: Arc<relay::Counts>,
     /// How it ended, once it has.
     pub end: OnceLock<&'static str>,
-}
-
-impl Relayed {
-    /// Notes a tunnel's end.
-    pub fn close(&self, closed: &tunnel::Closed) {
-        self.counts.up.store(closed.up, Ordering::Relaxed);
-        self.counts.down.store(closed.down, Ordering::Relaxed);
-        let end = closed.end.as_ref().map_or("dropped", relay::End::label);
-        // A tunnel ends once.
-        let _again = self.end.set(end);
-    }
 }
 
 /// A refusal as the log tells it; the device is told the id alone.

@@ -105,7 +105,29 @@ static HOP_BY_HOP: [HeaderName; 7] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_value_panics_and_no_hop_field_stays(
+            name in 0..HOP_BY_HOP.len(),
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
+        ) {
+            let mut map = HeaderMap::new();
+            for value in values.iter().filter_map(|v| HeaderValue::from_bytes(v).ok()) {
+                for name in [&HOP_BY_HOP[name], &CONNECTION, &AUTHORIZATION, &WWW_AUTHENTICATE] {
+                    map.append(name, value.clone());
+                }
+            }
+            let _seen = (carries_connection_login(&map), offers_connection_login(&map));
+            let _wants = wants_trailers(&map);
+            let _settled = settle_framing(&mut map.clone());
+            strip_hop_by_hop(&mut map);
+            prop_assert!(HOP_BY_HOP.iter().all(|name| !map.contains_key(name)));
+        }
+    }
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &'static str)| {

@@ -48,7 +48,7 @@ impl Upstream {
             What::Tunnel { target, .. } => target.to_string().into(),
             What::App { app, .. } => Arc::clone(app),
         };
-        let request = origin_form(request)?;
+        let request = origin_form(request).map_err(Error::Unforwardable)?;
         let (tcp, address) = self
             .dialer
             .tunnel(permit)
@@ -62,10 +62,8 @@ impl Upstream {
             address,
             http2: false,
         };
-        let started = timeout(
-            self.settings.connect,
-            self.settings.start(connected, &self.tasks),
-        );
+        let limit = self.settings.connect;
+        let started = timeout(limit, self.settings.start(connected, &self.tasks));
         let lost = |source| Error::Lost {
             node: Arc::clone(&site),
             source,
@@ -75,7 +73,7 @@ impl Upstream {
             limit,
         };
         let Ok(started) = started.await else {
-            return Err(silent(self.settings.connect));
+            return Err(silent(limit));
         };
         let Connection::Http1(mut connection) = started.map_err(lost)? else {
             return Err(Error::Unforwardable("a plain site over HTTP/2"));
@@ -84,7 +82,7 @@ impl Upstream {
         let sent = connection.sender.try_send_request(request);
         let answer = match first_byte(sent, progress.as_deref(), idle).await {
             Ok(answer) => answer,
-            Err(SendError::Failed(error)) => return Err(lost(error.into_error())),
+            Err(SendError::Failed(error)) => return Err(Error::of(site, error.into_error())),
             Err(SendError::Silent(limit)) => return Err(silent(limit)),
         };
         let broken = |why| Error::Framing {
@@ -114,13 +112,15 @@ impl super::body::Hold for Once {
     fn finish(self) {}
 }
 
-fn origin_form(request: Request<Body>) -> Result<Request<Sending>, Error> {
+fn origin_form(request: Request<Body>) -> Result<Request<Sending>, &'static str> {
     let (mut parts, body) = request.into_parts();
     let target = parts.uri.into_parts();
     let authority = target
         .authority
+        // A user's name and password in it are not the site's business.
+        .filter(|authority| !authority.as_str().contains('@'))
         .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
-        .ok_or(Error::Unforwardable("a host that is none"))?;
+        .ok_or("a host that is none")?;
     head::strip_hop_by_hop(&mut parts.headers);
     // The device is asked for its body by reading it; the site is not asked.
     parts.headers.remove(EXPECT);

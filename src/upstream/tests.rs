@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body::{Body as _, Frame};
+use http_body_util::StreamBody;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -12,8 +12,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::world::{
-    Counter, World, answer, body, field, get, head, nobody, node, post, raw_device, read, secure,
-    steady, until,
+    Counter, World, all, answer, body, field, get, head, nobody, node, post, raw_device, read,
+    secure, steady, until,
 };
 use super::{Error, Served, Upgrade, body::Ended};
 use crate::{
@@ -266,7 +266,7 @@ async fn an_answer_that_breaks_off_is_an_error_and_never_tried_again() {
     .await;
     let world = World::new(&[address]);
     let answer = world.send(get("/")).await.unwrap().response;
-    let error = answer.into_body().collect().await.unwrap_err();
+    let error = all(answer).await.unwrap_err();
     assert!(matches!(error, web::body::Error::Backend(_)), "{error:?}");
     assert_eq!(connections.get(), 1);
     until(|| world.pool.nodes()[0].in_hand() == 0).await;
@@ -285,7 +285,7 @@ async fn a_node_that_falls_silent_in_its_answer_is_given_up() {
     let mut world = World::new(&[address]);
     world.app.progress = Duration::from_millis(50);
     let answer = world.send(get("/")).await.unwrap().response;
-    let error = answer.into_body().collect().await.unwrap_err();
+    let error = all(answer).await.unwrap_err();
     let web::body::Error::Backend(cause) = error else {
         panic!("{error:?}");
     };
@@ -310,14 +310,10 @@ async fn the_end_of_a_session_ends_its_answers_and_waits() {
     let answer = world.upstream.forward(exchange).await.unwrap().response;
     let mut exchange = world.exchange(get("/waits"));
     exchange.stop = vec![ended.clone()];
-    let (read, waited, ()) = tokio::join!(
-        answer.into_body().collect(),
-        world.upstream.forward(exchange),
-        async {
-            until(|| world.pool.nodes()[0].in_hand() == 2).await;
-            ended.cancel();
-        }
-    );
+    let (read, waited, ()) = tokio::join!(all(answer), world.upstream.forward(exchange), async {
+        until(|| world.pool.nodes()[0].in_hand() == 2).await;
+        ended.cancel();
+    });
     assert!(matches!(read, Err(web::body::Error::Backend(_))));
     assert!(matches!(waited, Err(Error::Stopped)));
     until(|| world.pool.nodes()[0].in_hand() == 0).await;
@@ -473,7 +469,7 @@ async fn trailers_pass() {
         .await
         .unwrap()
         .response;
-    let collected = answer.into_body().collect().await.unwrap();
+    let collected = all(answer).await.unwrap();
     assert_eq!(collected.trailers().unwrap()["x-sum"], "1");
     assert_eq!(collected.to_bytes(), "data");
 }
@@ -746,7 +742,7 @@ async fn requests_share_an_http2_connection() {
     let grpc = http::HeaderValue::from_static("application/grpc");
     request.headers_mut().insert("content-type", grpc);
     let answer = world.send(request).await.unwrap().response;
-    let collected = answer.into_body().collect().await.unwrap();
+    let collected = all(answer).await.unwrap();
     assert_eq!(collected.trailers().unwrap()["x-te"], "trailers");
     assert_eq!(collected.to_bytes(), "HTTP/2.0 0 https://app.test/ body");
 }
@@ -812,4 +808,49 @@ async fn a_node_with_another_certificate_is_not_trusted() {
 
 fn pool_address(pool: &crate::config::Pool) -> String {
     format!("{}:{}", pool.nodes[0].host(), pool.nodes[0].port())
+}
+
+#[tokio::test]
+async fn a_plain_site_is_asked_in_origin_form_on_a_connection_of_its_own() {
+    let tasks = Tasks::new();
+    let address = node(&tasks, |number, mut stream| async move {
+        while let Some(head) = head(&mut stream).await {
+            body(&mut stream, &head).await;
+            answer(&mut stream, "200 OK", &format!("{number} {head}")).await;
+        }
+    })
+    .await;
+    let world = World::new(&[address]);
+    let ask = async |uri: &str, body: Body| {
+        let request = Request::get(uri)
+            .header("host", "other.test")
+            .header("proxy-connection", "keep-alive")
+            .header("content-length", body.size_hint().exact().unwrap_or(5))
+            .body(body);
+        let idle = Duration::from_secs(5);
+        let permit = world.tunnel_permit(address);
+        let stop = vec![CancellationToken::new()];
+        world
+            .upstream
+            .plain(&permit, request.unwrap(), idle, stop)
+            .await
+    };
+    for number in 0..2 {
+        let fetched = ask("http://site.test/x?y", Body::empty()).await.unwrap();
+        assert_eq!(fetched.address, address);
+        let (_, text) = read(fetched.answer.response).await;
+        let expected =
+            format!("{number} GET /x?y HTTP/1.1\r\nhost: site.test\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(text, expected);
+    }
+    let error = ask("http://user:password@site.test/", Body::empty())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Unforwardable(_)));
+    let broken = futures_util::stream::iter([Err(web::body::Error::TooLarge(1))]);
+    let error = ask("http://site.test/", Body::stream(StreamBody::new(broken))).await;
+    assert!(matches!(
+        error.unwrap_err().body(),
+        Some(web::body::Error::TooLarge(1))
+    ));
 }

@@ -206,8 +206,11 @@ mod tests {
         target: 0,
     };
 
-    /// Body, trailers and what is left, with bytes arriving in these parts.
-    fn decode(parts: &[&[u8]]) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, Error> {
+    /// Body, trailers and what is left.
+    type Decoded = (Vec<u8>, HeaderMap, Vec<u8>);
+
+    /// Decodes bytes that arrive in these parts; `None` when more are needed.
+    fn decode(parts: &[&[u8]]) -> Result<Option<Decoded>, Error> {
         let mut decoder = Decoder::new(LIMITS);
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();

@@ -444,3 +444,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
+
+#[cfg(test)]
+mod tests;

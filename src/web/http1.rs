@@ -27,7 +27,7 @@ use self::{
     upload::{Status, Upload},
 };
 use super::{
-    Answer, Body, Handler, Refusal, Stream, Takeover,
+    Answer, Body, Handler, NOT_TAKEN, Refusal, Stream, Takeover,
     body::Error as BodyError,
     head::{self, Head, Scanner},
 };
@@ -206,44 +206,26 @@ impl<H: Handler> Connection<H> {
             patience: Patience::new(self.limits.body_progress),
         };
 
-        let answer = {
-            let mut call = pin!(self.handler.call(request(head, body)));
-            poll_fn(|context| {
-                if let Poll::Ready(answer) = call.as_mut().poll(context) {
-                    return Poll::Ready(Some(answer));
-                }
-                io.poll_device(context, timer.as_mut(), true).map(|()| None)
-            })
-            .await
-        };
-        let Some(mut answer) = answer else {
+        let call = self.handler.call(request(head, body));
+        let Some(answer) = io.answer(call, timer.as_mut()).await else {
             return End::Gone;
         };
-        if facts.takes_over(answer.response.status()) && answer.then.is_none() {
+        let (response, then) = match (facts.takes_over(answer.response.status()), answer.then) {
+            (true, Some(then)) => (answer.response, Some(then)),
+            (false, _) => (answer.response, None),
             // Bytes after such a head would be raw, and nobody is there to take them (R18).
-            answer = Answer::from(self.handler.refuse(&Refusal {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                reason: "an answer that ends HTTP, and nothing that takes the bytes",
-            }));
-        }
-        let then = answer
-            .then
-            .filter(|_then| facts.takes_over(answer.response.status()));
-
+            (true, None) => (self.handler.refuse(&NOT_TAKEN), None),
+        };
         if then.is_some() && !io.drain(timer.as_mut(), &self.limits).await {
             return End::Gone;
         }
         let close = !keep_alive
             || facts.connect
             || self.draining.is_cancelled()
-            || answer::asks_to_close(&answer.response)
+            || answer::asks_to_close(&response)
             || !io.upload.can_be_drained(self.limits.drain_bytes);
-        let mut sending = Sending::start(
-            answer.response,
-            &facts,
-            close && then.is_none(),
-            &mut io.output,
-        );
+        let hang_up = close && then.is_none();
+        let mut sending = Sending::start(response, &facts, hang_up, &mut io.output);
         let sent = poll_fn(|context| io.poll_answer(context, timer.as_mut(), &mut sending)).await;
         match sent {
             Err(failure) => {
@@ -303,6 +285,23 @@ struct Io<'a> {
 }
 
 impl Io<'_> {
+    /// Waits for the handler, feeding it the body; `None` when the device has gone.
+    async fn answer(
+        &mut self,
+        call: impl Future<Output = Answer>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Option<Answer> {
+        let mut call = pin!(call);
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = call.as_mut().poll(context) {
+                return Poll::Ready(Some(answer));
+            }
+            self.poll_device(context, timer.as_mut(), true)
+                .map(|()| None)
+        })
+        .await
+    }
+
     /// Feeds the request's body, and is ready when the device is gone.
     ///
     /// Before the answer has begun, `interim` answers may be sent.
@@ -529,3 +528,6 @@ const SIP: usize = 4 * 1024;
 const HEAD_BLOCK: usize = 4 * 1024;
 /// For closing, and for what is drained before a connection is used again.
 const LINGER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

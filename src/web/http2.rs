@@ -55,7 +55,7 @@ pub(super) async fn serve<H: Handler>(
     // A token of its own: asking it costs no lock that other connections want.
     let draining = tasks.draining().child_token();
     let mut drained = pin!(draining.cancelled());
-    let mut timer = pin!(sleep(limits.head));
+    let mut timer = pin!(sleep(limits.head.min(limits.idle)));
     let mut closing = false;
     poll_fn(|context| {
         loop {
@@ -151,10 +151,7 @@ impl<H: Handler> Context<H> {
                 response.map(|_raw| Body::empty())
             }
             // Bytes after such a head would be raw, and nobody is there to take them (R18).
-            (true, _, _) => self.handler.refuse(&Refusal {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                reason: "an answer that ends HTTP, and nothing that takes the bytes",
-            }),
+            (true, _, _) => self.handler.refuse(&super::NOT_TAKEN),
         };
         Outbound::wrap(response, head, stream)
     }
@@ -185,25 +182,16 @@ fn check(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), Refusal
     if !printable(target.path()) || !target.query().is_none_or(printable) {
         return Err(bad("invalid request target"));
     }
-    if let Some(scheme) = target.scheme()
-        && scheme != &Scheme::HTTPS
-        && scheme != &Scheme::HTTP
+    if target
+        .scheme()
+        .is_some_and(|scheme| scheme != &Scheme::HTTPS && scheme != &Scheme::HTTP)
     {
         return Err(bad("unknown scheme"));
     }
-    if let Some(authority) = target.authority() {
-        let good = head::authority(authority.as_str().as_bytes())
-            .is_some_and(|(host, port)| !host.is_empty() && port != Some(0));
-        if !good {
-            return Err(bad("invalid authority"));
-        }
-    }
-    let fields = request.headers();
-    if (fields.contains_key(HOST) || target.authority().is_none())
-        && headers::authority_of(request).is_err()
-    {
+    if !has_authority(request) {
         return Err(bad("not exactly one valid authority"));
     }
+    let fields = request.headers();
     if fields.get_all(TE).iter().any(|te| te != "trailers") {
         return Err(bad("TE is not trailers"));
     }
@@ -229,6 +217,17 @@ fn check(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), Refusal
     Ok(())
 }
 
+/// One that is valid, and that `Host` does not contradict.
+fn has_authority(request: &Request<Incoming>) -> bool {
+    match request.uri().authority() {
+        Some(authority) if !request.headers().contains_key(HOST) => {
+            head::authority(authority.as_str().as_bytes())
+                .is_some_and(|(host, port)| !host.is_empty() && port != Some(0))
+        }
+        _ => headers::authority_of(request).is_ok(),
+    }
+}
+
 /// Streams that were reset before they were looked at: a good device has few (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Of one stream, until the device's window opens.
@@ -237,3 +236,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// From a GOAWAY to the end, when nothing is in hand.
 const GOOD_BYE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

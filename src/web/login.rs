@@ -13,7 +13,6 @@ use http::{
     },
     request::Parts,
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 
@@ -27,7 +26,7 @@ use crate::{
     listener::peer::Peer,
     metrics::access_log::Record,
     session::{Class, Full, Handover, Session, Sessions},
-    web::{Body, page},
+    web::{Body, body, page},
 };
 
 mod cookie;
@@ -129,18 +128,20 @@ impl Login {
     }
 
     /// Answers what is the gateway's own at an app's host; `None` for what is the app's.
-    pub fn app_host(
+    pub fn app_host<B>(
         &self,
         host: &str,
-        parts: &Parts,
+        request: &Request<B>,
         record: &mut Record,
     ) -> Option<Result<Response<Body>, Error>> {
-        let path = parts.uri.path();
+        let path = request.uri().path();
         if !path.starts_with("/.ravelin/") || !self.app_hosts.contains(host) {
             return None;
         }
         Some(match path {
-            "/.ravelin/enter" if parts.method == Method::GET => self.enter(host, parts, record),
+            "/.ravelin/enter" if request.method() == Method::GET => {
+                self.enter(host, request, record)
+            }
             "/.ravelin/enter" => Err(Error::Method("GET")),
             _ => Err(Error::NotFound),
         })
@@ -148,27 +149,30 @@ impl Login {
 
     /// Asks for a login at an app's host in the way that the device can use: a browser opening
     /// a page is led to the login page, everything else gets 401. Other errors are refused.
-    pub fn ask_app(
+    pub fn ask_app<B>(
         &self,
         app: &App,
-        parts: &Parts,
+        request: &Request<B>,
         why: &Error,
         record: &mut Record,
     ) -> Response<Body> {
-        let page = matches!(why, Error::Required) && is_navigation(parts);
+        let page = matches!(why, Error::Required) && is_navigation(request);
         if !page {
             let mut response = self.refuse(why, record);
-            let script = parts.headers.contains_key("sec-fetch-mode");
+            let script = request.headers().contains_key("sec-fetch-mode");
             if script && response.headers().contains_key(WWW_AUTHENTICATE) {
                 // `Basic` would make the browser open a dialogue behind the page's back.
                 challenge(&mut response, "Bearer", &self.host);
             }
             return response;
         }
-        let known = cookie::find_bits(&parts.headers, cookie::ENTER);
+        let known = cookie::find_bits(request.headers(), cookie::ENTER);
         // Two tabs may be under way at once: both go by the same value.
         let browser = known.unwrap_or_else(crypto::random);
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
         let path = if handover::is_local(path) {
             path
         } else {
@@ -180,7 +184,7 @@ impl Login {
             host: app.host.to_string(),
             path: path.to_owned(),
         };
-        let host = origin::with_port(&self.host, &parts.uri, &parts.headers);
+        let host = origin::with_port(&self.host, request.uri(), request.headers());
         let ask = ask.seal(&self.sealer);
         let mut response = redirect(
             StatusCode::FOUND,
@@ -215,7 +219,7 @@ impl Login {
                     .headers_mut()
                     .insert(ALLOW, HeaderValue::from_static(allowed));
             }
-            Error::Body
+            Error::Body(_)
             | Error::ContentType
             | Error::Forged
             | Error::Form(_)
@@ -240,13 +244,7 @@ impl Login {
             return redirect(StatusCode::SEE_OTHER, "/login");
         };
         let session = &identified.session;
-        let links: Vec<_> = apps(session)
-            .into_iter()
-            .map(|link| {
-                let host = origin::with_port(&link.host, &parts.uri, &parts.headers);
-                (link.name, format!("https://{host}{}", link.path))
-            })
-            .collect();
+        let links = apps(session);
         let devices = self.sessions.devices_of(session.identity());
         let csrf = self.form_token(session);
         let now = clock::now();
@@ -477,15 +475,15 @@ impl Login {
         Ok(response)
     }
 
-    fn enter(
+    fn enter<B>(
         &self,
         host: &str,
-        parts: &Parts,
+        request: &Request<B>,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
-        let query = parts.uri.query().unwrap_or_default();
+        let query = request.uri().query().unwrap_or_default();
         let fields = Fields::parse(query.as_bytes(), &["code"])?;
-        let browser = cookie::find_bits(&parts.headers, cookie::ENTER);
+        let browser = cookie::find_bits(request.headers(), cookie::ENTER);
         // The code is used up whatever it turns out to be for.
         let handover = self
             .sessions
@@ -528,17 +526,17 @@ impl Login {
 }
 
 /// A browser that opens a page, and can show the login.
-fn is_navigation(parts: &Parts) -> bool {
+fn is_navigation<B>(request: &Request<B>) -> bool {
     let text = |name| {
-        parts
-            .headers
+        request
+            .headers()
             .get(name)
             .and_then(|value: &HeaderValue| value.to_str().ok())
     };
-    let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    let get = *request.method() == Method::GET || *request.method() == Method::HEAD;
     let html = text(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/html"));
     let navigates = text("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
-    get && html && navigates && !parts.headers.contains_key(AUTHORIZATION)
+    get && html && navigates && !request.headers().contains_key(AUTHORIZATION)
 }
 
 /// Where a login goes on to.
@@ -587,18 +585,16 @@ async fn read_form(parts: &Parts, body: Body, keys: &[&'static str]) -> Result<F
     if !form {
         return Err(Error::ContentType);
     }
-    let collected = timeout(FORM_TIME, Limited::new(body, MAX_FORM).collect())
+    let bytes = timeout(FORM_TIME, body.collect(MAX_FORM))
         .await
-        .map_err(|_elapsed| Error::Slow)?;
-    let bytes = collected
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Error::TooLarge
-            } else {
-                Error::Body
+        .map_err(|_elapsed| Error::Slow)?
+        .map_err(|error| match error {
+            body::Error::TooLarge(_) => Error::TooLarge,
+            body::Error::Slow(_) => Error::Slow,
+            body::Error::Backend(_) | body::Error::Device(_) | body::Error::Framing(_) => {
+                Error::Body(error)
             }
-        })?
-        .to_bytes();
+        })?;
     Ok(Fields::parse(&bytes, keys)?)
 }
 
@@ -625,7 +621,7 @@ fn reason(error: &Error) -> String {
 pub enum Error {
     /// The request broke off.
     #[error("the form broke off")]
-    Body,
+    Body(#[source] body::Error),
     /// Not a form.
     #[error("the body is not a form")]
     ContentType,
@@ -679,7 +675,7 @@ impl Error {
     /// The status, for other answers than those to tunnels.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Body | Self::Form(_) | Self::Header(_) | Self::Link => StatusCode::BAD_REQUEST,
+            Self::Body(_) | Self::Form(_) | Self::Header(_) | Self::Link => StatusCode::BAD_REQUEST,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Forged => StatusCode::FORBIDDEN,
             Self::Limited(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -696,7 +692,7 @@ impl Error {
     /// What the person is told.
     pub fn sentence(&self) -> &'static str {
         match self {
-            Self::Body | Self::ContentType | Self::Form(_) | Self::Header(_) => {
+            Self::Body(_) | Self::ContentType | Self::Form(_) | Self::Header(_) => {
                 "The request cannot be understood."
             }
             Self::Forged => STALE,
@@ -729,7 +725,7 @@ impl From<auth::Error> for Error {
 /// One sentence for every credential that is not good: wrong, unknown or slowed down.
 const WRONG: &str = "The user name or the password is not right, or there were too many tries.";
 const STALE: &str = "The page was open for too long, or cookies are off. Please try again.";
-const MAX_FORM: usize = 16 << 10;
+const MAX_FORM: u64 = 16 << 10;
 const FORM_TIME: Duration = Duration::from_secs(30);
 const ENTER_LIFE: Duration = Duration::from_secs(3600);
 

@@ -116,6 +116,20 @@ pub fn refusal(status: StatusCode, sentence: &str, id: refusal::Id) -> Response<
         .answer(status)
 }
 
+/// A page for what could not become a request: what it says depends on the status alone.
+pub fn plain(status: StatusCode, id: refusal::Id) -> Response<Body> {
+    let sentence = match status {
+        StatusCode::REQUEST_TIMEOUT => "The request took too long.",
+        StatusCode::URI_TOO_LONG => "The address is too long.",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "The request's head is too large.",
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+            "The gateway does not do that."
+        }
+        _ => "The request cannot be understood.",
+    };
+    refusal(status, sentence, id)
+}
+
 /// The line that tells a person which id to name.
 pub(crate) fn refusal_id(id: refusal::Id) -> String {
     format!("<p class=\"id\">If you ask for help, give this id: <code>{id}</code></p>\n")

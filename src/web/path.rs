@@ -88,7 +88,6 @@ impl Judged {
 /// Decodes what may stand for itself and encodes the rest.
 fn canonical(raw: &str, extra: &str) -> Result<String, Error> {
     let parameters = extra.contains(';');
-    let twice = extra.contains('%');
     let mut path = String::with_capacity(raw.len());
     let mut text = Utf8::default();
     let mut rest = raw.as_bytes();
@@ -109,7 +108,6 @@ fn canonical(raw: &str, extra: &str) -> Result<String, Error> {
             b';' if !parameters => return Err(Error::Semicolon),
             b'#' | b'?' | b' ' if !encoded => return Err(Error::Character),
             0x80.. if !encoded => return Err(Error::Character),
-            b'%' if !twice && nested(rest) => return Err(Error::DoubleEscape),
             // An encoded one is no separator of parameters, and stays so.
             b';' if encoded => push_escape(&mut path, byte),
             b'/' | b';' => path.push(char::from(byte)),
@@ -119,6 +117,15 @@ fn canonical(raw: &str, extra: &str) -> Result<String, Error> {
     }
     if text.left != 0 {
         return Err(Error::Encoding);
+    }
+    // Looked for in the result: the digits after the escaped `%` may have been escaped as well.
+    if !extra.contains('%')
+        && path
+            .split("%25")
+            .skip(1)
+            .any(|rest| nested(rest.as_bytes()))
+    {
+        return Err(Error::DoubleEscape);
     }
     Ok(path)
 }
@@ -233,3 +240,6 @@ pub enum Error {
     #[error("an encoded slash or a backslash in the path")]
     Separator,
 }
+
+#[cfg(test)]
+mod tests;

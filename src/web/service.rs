@@ -49,12 +49,10 @@ impl Service {
             .usage()
             .open_tunnel(&gateway.config.tunnel, clock::now())?;
         let relayed = Arc::new(Relayed::default());
-        let note = Arc::clone(&relayed);
+        let ended = session.ended().clone();
         let opened = gateway
             .tunnels
-            .open(&permit, session.ended().clone(), held, move |closed| {
-                note.close(&closed)
-            })
+            .open(&permit, ended, held, Arc::clone(&relayed))
             .await?;
         record.backend = Some(opened.address);
         record.relayed = Some(relayed);
@@ -114,22 +112,24 @@ impl Service {
         record: &mut Record,
     ) -> Result<Answer, Error> {
         let (parts, body) = request.into_parts();
+        // Only the head is looked at until it is clear who asks: a body is not `Sync`.
+        let head = Request::from_parts(parts, ());
         let host = site.authority.host.to_string();
-        if let Some(answer) = gateway.login.app_host(&host, &parts, record) {
+        if let Some(answer) = gateway.login.app_host(&host, &head, record) {
             return Ok(answer?.into());
         }
-        let (app, path) = place::app(&gateway.routes, &host, &parts.uri)?;
+        let (app, path) = place::app(&gateway.routes, &host, head.uri())?;
         record.app = Some(Arc::clone(&app.name));
         let mut session = None;
         let mut set_cookie = None;
         if app.authorization == Authorization::Gateway {
             let login = &gateway.login;
             match login
-                .identify_app(&self.peer, &parts.headers, &host, record)
+                .identify_app(&self.peer, head.headers(), &host, record)
                 .await
             {
                 Ok(found) => (session, set_cookie) = (Some(found.session), found.set_cookie),
-                Err(why) => return Ok(login.ask_app(app, &parts, &why, record).into()),
+                Err(why) => return Ok(login.ask_app(app, &head, &why, record).into()),
             }
         }
         let permit = gateway
@@ -138,9 +138,10 @@ impl Service {
         record.policies = permit.policies().to_vec();
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(parts.uri.query())?;
-        let protocol = parts.extensions.get::<Protocol>().map(|p| Arc::clone(&p.0));
-        let mut request = Request::from_parts(parts, body);
+        let target = path.with_query(head.uri().query())?;
+        let protocol = head.extensions().get::<Protocol>();
+        let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
+        let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
@@ -178,7 +179,8 @@ impl Service {
         request: Request<Body>,
         record: &mut Record,
     ) -> Result<Answer, Error> {
-        let links = |session: &Session| gateway.links(session, self.source());
+        let port = headers::authority_of(&request)?.port;
+        let links = |session: &Session| gateway.links(session, self.source(), port);
         let response = gateway.login.own_host(&self.peer, request, &links, record);
         Ok(response.await?.into())
     }

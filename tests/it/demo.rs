@@ -37,7 +37,7 @@ impl Demo {
         };
         eventually("the demo's text", || {
             assert_eq!(demo.child.try_wait().unwrap(), None, "{}", demo.errors());
-            demo.text().contains(" check").then_some(())
+            demo.text().contains("ravelin check").then_some(())
         });
         demo
     }
@@ -139,6 +139,18 @@ fn the_printed_lines_open_apps() {
 
 #[test]
 #[ignore = "needs curl"]
+fn the_printed_lines_log_in_by_form_and_are_handed_over_to_the_app() {
+    let demo = Demo::start();
+    let [form, login, open] = ["CSRF=$(", "csrf=$CSRF", " -L "].map(|part| demo.command(&[part]));
+
+    let (answer, status) = shell(&format!("{form}\n{login}\n{open}"));
+
+    assert!(status.success(), "{answer}");
+    assert_eq!(answer, "303\nhello from the intranet\n");
+}
+
+#[test]
+#[ignore = "needs curl"]
 fn the_printed_lines_open_one_tunnel_and_tell_why_the_other_is_refused() {
     let demo = Demo::start();
     let facts = demo.facts();
@@ -196,8 +208,8 @@ fn the_printed_lines_show_the_administrators_view() {
     assert!(opened.success());
 
     let (metrics, _) = demo.paste(&["curl", "/metrics"]);
-    let (sessions, _) = demo.paste(&[" sessions"]);
-    let (check, status) = demo.paste(&[" check"]);
+    let (sessions, _) = demo.paste(&["ravelin sessions"]);
+    let (check, status) = demo.paste(&["ravelin check"]);
 
     assert!(metrics.contains("# TYPE"), "{metrics}");
     assert!(sessions.contains("alice"), "{sessions}");
@@ -247,7 +259,7 @@ fn a_folder_is_used_again_but_never_by_two_demos_at_once() {
     assert!(demo.interrupt().success());
     demo.child = spawn(demo.outer.path(), &demo.folder, "0");
     eventually("the next demo", || {
-        demo.text().contains(" check").then_some(())
+        demo.text().contains("ravelin check").then_some(())
     });
     assert_ne!(password(&demo), first);
 }

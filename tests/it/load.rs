@@ -19,7 +19,7 @@ use crate::support::{
 async fn a_thousand_tunnels_at_once_move_their_bytes_intact() {
     let echo = echo().await;
     let world = World::build(&[echo], |_| {
-        "[tunnel]\nmax_per_session = 2000\nopens_per_second = 2000\n".into()
+        "[tunnel]\nmax_per_session = 2000\nopens_per_second = 2000\n[limits]\nhandshake = \"60s\"\nhead = \"60s\"\n".into()
     });
     let device = Device::new(world.gateway.address, &world.authority(), &[]);
     let credential = format!("alice:{ALICE}");

@@ -191,10 +191,7 @@ fn a_device_moves_on_when_its_node_dies_and_the_node_comes_back_into_use() {
         "{moved:?}"
     );
     eventually("the metric to say that the node is down", || {
-        let name = format!(
-            "ravelin_node_up{{pool=\"xm\",node=\"https://{}\"}}",
-            one.address
-        );
+        let name = format!("ravelin_node_up{{pool=\"xm\",node=\"{}\"}}", one.address);
         (world.gateway.metric(&name)? == 0.0).then_some(())
     });
 }

@@ -13,12 +13,10 @@ pub(super) fn of(config: &Config, files: Files, color: bool) -> String {
         text: String::new(),
         color,
     };
-    let looked_at = match files {
-        Files::Checked => "",
-        Files::Unchecked => " (its text: files and secrets were not looked at)",
-    };
-    let path = config.path.display();
-    page.line(&format!("{path} is good{looked_at}"));
+    page.line(&format!("{} is good", config.path.display()));
+    if files == Files::Unchecked {
+        page.line("Its text alone: the files and secrets that it names were not looked at.");
+    }
     if config.demo {
         page.line("This is a demo: its certificates and passwords are worth nothing.");
     }

@@ -32,7 +32,8 @@ impl Resolver {
 
     fn pool(&mut self, name: Arc<str>, file: file::Pool, network: &Network) -> Option<Pool> {
         let key = join("pool", &name);
-        let urls: Vec<Url> = file.nodes?.into_iter().map(|node| node.0).collect();
+        let nodes = file.nodes.as_deref()?;
+        let urls: Vec<Url> = nodes.iter().map(|node| node.0.clone()).collect();
         let secure = urls.first()?.tls;
         if let Some(other) = urls.iter().position(|url| url.tls != secure) {
             let key = format!("{key}.nodes[{other}]");
@@ -42,26 +43,7 @@ impl Resolver {
             );
         }
         self.nodes_once(&key, &urls);
-        if !secure {
-            for option in ["ca", "tls_name", "pins", "http2", "post_quantum"] {
-                let key = format!("{key}.{option}");
-                if self.origin.has(&key) {
-                    self.problem(&key, "has no effect on http:// nodes: write https://");
-                }
-            }
-        }
-        let trust = Trust {
-            ca: file.ca.as_ref(),
-            name: file.tls_name.as_ref(),
-            pins: &file.pins,
-        };
-        let tls = secure.then(|| {
-            Arc::new(BackendTls {
-                http2: file.http2,
-                post_quantum: file.post_quantum,
-                ..self.backend_tls(&key, &trust)
-            })
-        });
+        let tls = self.pool_tls(&key, &file, secure);
         let source = self.source(
             &format!("{key}.source"),
             file.source.as_deref(),
@@ -88,20 +70,33 @@ impl Resolver {
             },
             tls,
             check: self.check(&format!("{key}.check"), file.check, secure),
-            persistence: match file.persistence {
-                Some(file::Persistence {
-                    cookie: Some(cookie),
-                    idle,
-                }) => Persistence::Cookie {
-                    name: cookie.0.into(),
-                    idle: idle.0,
-                },
-                Some(_) | None => Persistence::None,
-            },
+            persistence: persistence(file.persistence),
             source,
             kept_connections: file.kept_connections,
             max_requests: file.max_requests,
         })
+    }
+
+    fn pool_tls(&mut self, key: &str, file: &file::Pool, secure: bool) -> Option<Arc<BackendTls>> {
+        if !secure {
+            for option in ["ca", "tls_name", "pins", "http2", "post_quantum"] {
+                let key = format!("{key}.{option}");
+                if self.origin.has(&key) {
+                    self.problem(&key, "has no effect on http:// nodes: write https://");
+                }
+            }
+            return None;
+        }
+        let trust = Trust {
+            ca: file.ca.as_ref(),
+            name: file.tls_name.as_ref(),
+            pins: &file.pins,
+        };
+        Some(Arc::new(BackendTls {
+            http2: file.http2,
+            post_quantum: file.post_quantum,
+            ..self.backend_tls(key, &trust)
+        }))
     }
 
     fn nodes_once(&mut self, key: &str, urls: &[Url]) {
@@ -246,6 +241,19 @@ pub(super) struct Trust<'a> {
     pub(super) ca: Option<&'a Ca>,
     pub(super) name: Option<&'a DomainName>,
     pub(super) pins: &'a [Pin],
+}
+
+fn persistence(file: Option<file::Persistence>) -> Persistence {
+    match file {
+        Some(file::Persistence {
+            cookie: Some(cookie),
+            idle,
+        }) => Persistence::Cookie {
+            name: cookie.0.into(),
+            idle: idle.0,
+        },
+        Some(_) | None => Persistence::None,
+    }
 }
 
 fn systems<'a>(

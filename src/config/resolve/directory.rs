@@ -92,42 +92,7 @@ impl Resolver {
                 "names a secret that is no text",
             );
         }
-        let source = self.source(&format!("{key}.source"), file.source.as_deref(), network);
-        let urls: Vec<Url> = file
-            .servers
-            .into_iter()
-            .flatten()
-            .map(|url| url.0)
-            .collect();
-        let trust = Trust {
-            ca: file.ca.as_ref(),
-            name: file.tls_name.as_ref(),
-            pins: &file.pins,
-        };
-        let some_tls = file.start_tls || urls.iter().any(|url| url.tls);
-        let tls = some_tls.then(|| Arc::new(self.backend_tls(&key, &trust)));
-        let what: Arc<str> = format!("directory {name}").into();
-        let servers = urls
-            .into_iter()
-            .map(|url| {
-                let security = match (url.tls, file.start_tls || !accepted) {
-                    (true, _) => LdapSecurity::Tls,
-                    (false, true) => LdapSecurity::StartTls,
-                    (false, false) => LdapSecurity::Plain,
-                };
-                let protected = security != LdapSecurity::Plain;
-                LdapServer {
-                    system: System {
-                        what: Arc::clone(&what),
-                        host: url.host,
-                        port: url.port,
-                        source: source.clone(),
-                        tls: tls.clone().filter(|_| protected),
-                    },
-                    security,
-                }
-            })
-            .collect();
+        let servers = self.ldap_servers(name, &file, network, accepted);
         let max_message = self.bytes(
             &format!("{key}.max_message"),
             file.max_message,
@@ -147,6 +112,51 @@ impl Resolver {
             total_timeout: file.total_timeout.0,
             max_message,
         })
+    }
+
+    fn ldap_servers(
+        &mut self,
+        name: &str,
+        file: &file::Ldap,
+        network: &Source,
+        accepted: bool,
+    ) -> Vec<LdapServer> {
+        let key = join("directory", name);
+        let source = self.source(&format!("{key}.source"), file.source.as_deref(), network);
+        let urls: Vec<Url> = file
+            .servers
+            .iter()
+            .flatten()
+            .map(|url| url.0.clone())
+            .collect();
+        let trust = Trust {
+            ca: file.ca.as_ref(),
+            name: file.tls_name.as_ref(),
+            pins: &file.pins,
+        };
+        let some_tls = file.start_tls || urls.iter().any(|url| url.tls);
+        let tls = some_tls.then(|| Arc::new(self.backend_tls(&key, &trust)));
+        let what: Arc<str> = format!("directory {name}").into();
+        urls.into_iter()
+            .map(|url| {
+                let security = match (url.tls, file.start_tls || !accepted) {
+                    (true, _) => LdapSecurity::Tls,
+                    (false, true) => LdapSecurity::StartTls,
+                    (false, false) => LdapSecurity::Plain,
+                };
+                let protected = security != LdapSecurity::Plain;
+                LdapServer {
+                    system: System {
+                        what: Arc::clone(&what),
+                        host: url.host,
+                        port: url.port,
+                        source: source.clone(),
+                        tls: tls.clone().filter(|_| protected),
+                    },
+                    security,
+                }
+            })
+            .collect()
     }
 
     /// Whether passwords may cross the network readable, which has to be said in so many words.

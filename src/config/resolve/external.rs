@@ -209,7 +209,7 @@ fn matching(pattern: &Path) -> io::Result<Vec<PathBuf>> {
     let (start, end) = last.split_once('*').unwrap_or((&last, ""));
     let directory = pattern.parent().filter(|d| !d.as_os_str().is_empty());
     let mut matches = Vec::new();
-    let entries = match fs::read_dir(directory.unwrap_or(Path::new("."))) {
+    let entries = match fs::read_dir(directory.unwrap_or_else(|| Path::new("."))) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(matches),
         Err(error) => return Err(error),

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Collected, StreamBody};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -24,10 +24,10 @@ use crate::{
     balance,
     config::{self, Dns, Source, for_test},
     dial::Dialer,
-    permit::{Host, Permit, What},
+    permit::{Host, Permit, Target, What},
     relay::Counts,
     shutdown::Tasks,
-    web::{Answer, Body, Stream},
+    web::{Answer, Body, Stream, body},
 };
 
 pub(super) struct World {
@@ -109,6 +109,17 @@ impl World {
         }
     }
 
+    pub(super) fn tunnel_permit(&self, address: SocketAddr) -> Permit {
+        let what = What::Tunnel {
+            target: Target {
+                host: Host::Address(address.ip()),
+                port: address.port(),
+            },
+            addresses: [address].into(),
+        };
+        Permit::for_test(what, None)
+    }
+
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Error> {
         self.upstream.forward(self.exchange(request)).await
     }
@@ -129,8 +140,13 @@ pub(super) fn post(path: &str, body: impl Into<Bytes>) -> Request<Body> {
 
 pub(super) async fn read(response: Response<Body>) -> (u16, String) {
     let status = response.status().as_u16();
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let bytes = all(response).await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// The whole body with its trailers.
+pub(super) async fn all(response: Response<Body>) -> Result<Collected<Bytes>, body::Error> {
+    BodyExt::collect(response.into_body()).await
 }
 
 /// A node: `serve` gets every connection with its number.
@@ -330,7 +346,7 @@ pub(super) async fn raw_device(tasks: &Tasks) -> (Stream, TokioIo<hyper::upgrade
         let upgrade = hyper::upgrade::on(&mut request);
         let give = give.lock().unwrap().take().unwrap();
         async move {
-            assert!(give.send(upgrade).is_ok());
+            drop(give.send(upgrade));
             let mut response = Response::new(Body::empty());
             *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
             Ok::<_, std::convert::Infallible>(response)

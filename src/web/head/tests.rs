@@ -39,6 +39,7 @@ fn check<T: std::fmt::Debug + ?Sized>(
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn request_lines_are_read_strictly() {
     let line = Err(Error::RequestLine);
     let target = Err(Error::Target);
@@ -184,6 +185,7 @@ fn request_lines_are_read_strictly() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn fields_are_read_strictly() {
     let name = Err(Error::FieldName);
     let value = Err(Error::FieldValue);
@@ -268,6 +270,7 @@ fn fields_are_read_strictly() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_request_has_one_framing_or_is_refused() {
     let length = Err(Error::ContentLength);
     let coding = Err(Error::TransferEncoding);

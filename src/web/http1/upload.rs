@@ -211,7 +211,9 @@ impl Upload {
                 }
                 Ok(Piece::More) => match fill(context, wire, self.block()) {
                     Status::Settled => {}
-                    other => return other,
+                    status @ (Status::Gone | Status::Waiting | Status::WantsContinue) => {
+                        return status;
+                    }
                 },
                 Err(reason) => {
                     self.fail(Error::Framing(reason));

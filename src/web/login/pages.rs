@@ -12,10 +12,8 @@ use crate::{
 pub struct Link {
     /// What it is called.
     pub name: Arc<str>,
-    /// Its host.
-    pub host: Arc<str>,
-    /// Its path prefix.
-    pub path: Arc<str>,
+    /// Where it is.
+    pub url: String,
 }
 
 /// The form that asks for name and password. `ask` is carried on to `host`.
@@ -51,12 +49,12 @@ pub(super) fn login(
     ))
 }
 
-/// What a person sees who is logged in. `links` are apps with their addresses.
+/// What a person sees who is logged in.
 pub(super) fn home(
     title: &str,
     session: &Session,
     csrf: &str,
-    links: &[(Arc<str>, String)],
+    links: &[Link],
     devices: &[Arc<DeviceToken>],
     now: Instant,
 ) -> Page {
@@ -65,7 +63,7 @@ pub(super) fn home(
         html.push_str("<p>There is no app here that you may open.</p>\n");
     } else {
         html.push_str("<ul>\n");
-        for (name, url) in links {
+        for Link { name, url } in links {
             // Writing to a `String` cannot fail; here and below.
             let _infallible = writeln!(
                 html,
