@@ -198,7 +198,7 @@ impl Dialer {
     ///
     /// When resolving or connecting failed.
     pub async fn system(&self, system: &System) -> Result<Connected, Error> {
-        let (stream, address) = self.plain(system).await?;
+        let (stream, address) = self.open_anywhere(system).await?;
         self.finish(stream, address, system).await
     }
 
@@ -207,10 +207,8 @@ impl Dialer {
     /// # Errors
     ///
     /// When resolving or connecting failed.
-    pub async fn plain(&self, system: &System) -> Result<(TcpStream, SocketAddr), Error> {
-        let found = self.find(system.what(), system.host()).await?;
-        let ordered = order(&found, self.networks.has_ipv6());
-        self.open(system, &ordered).await
+    pub async fn plain(&self, system: &System) -> Result<TcpStream, Error> {
+        Ok(self.open_anywhere(system).await?.0)
     }
 
     /// Starts TLS on a connection from [`Dialer::plain`], as the system's configuration says.
@@ -257,6 +255,12 @@ impl Dialer {
             address,
             http2,
         })
+    }
+
+    async fn open_anywhere(&self, system: &System) -> Result<(TcpStream, SocketAddr), Error> {
+        let found = self.find(system.what(), system.host()).await?;
+        let ordered = order(&found, self.networks.has_ipv6());
+        self.open(system, &ordered).await
     }
 
     async fn open(

@@ -1,6 +1,6 @@
 //! Opens a micro-VPN tunnel for a permit.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +9,7 @@ use self::connect::Tunnel;
 use crate::{
     clock, config,
     dial::{self, Dialer, resolve},
+    metrics::access_log::Relayed,
     permit::{Permit, What},
     refusal, relay,
     shutdown::Tasks,
@@ -43,31 +44,28 @@ impl Tunnels {
     /// Connects what the permit allows, and answers with a takeover that relays until the end.
     ///
     /// `ended` is the session's signal. `held` is what the tunnel counts against (the session's
-    /// usage); it is given back when the tunnel is over. `done` is called once, whatever ends the
-    /// tunnel, also when it never began.
+    /// usage), given back when it is over. `relayed` is told of its bytes as they move and of its
+    /// end, unless it never began.
     ///
     /// # Errors
     ///
-    /// When nothing could be connected; `done` is not called then.
+    /// When nothing could be connected.
     pub async fn open(
         &self,
         permit: &Permit,
         ended: CancellationToken,
         held: impl Send + 'static,
-        done: impl FnOnce(Closed) + Send + 'static,
+        relayed: Arc<Relayed>,
     ) -> Result<Opened, dial::Error> {
         let (backend, address) = self.dialer.tunnel(permit).await?;
-        let stops = [ended, self.tasks.ending().clone()];
-        let tunnel = Tunnel::new(
+        let tunnel = Tunnel {
             backend,
             address,
-            self.limits(permit, address.port()),
-            stops,
-            Box::new(move |closed| {
-                drop(held);
-                done(closed);
-            }),
-        );
+            limits: self.limits(permit, address.port()),
+            stops: [ended, self.tasks.ending().clone()],
+            held,
+            relayed,
+        };
         Ok(Opened {
             answer: tunnel.answer(),
             address,
@@ -100,21 +98,6 @@ pub struct Opened {
     pub answer: Answer,
     /// Who was connected.
     pub address: SocketAddr,
-}
-
-/// A tunnel that is over, for the log.
-#[derive(Debug)]
-pub struct Closed {
-    /// Who was connected.
-    pub address: SocketAddr,
-    /// Bytes from the device.
-    pub up: u64,
-    /// Bytes to the device.
-    pub down: u64,
-    /// From its opening.
-    pub lasted: Duration,
-    /// Why; `None`: the device went away before it began, or the gateway ended.
-    pub end: Option<relay::End>,
 }
 
 /// A refused tunnel as `Proxy-Status` tells it (RFC 9209).
@@ -228,18 +211,15 @@ fn tls_error(error: &dial::tls::Error) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::IpAddr,
-        sync::atomic::{AtomicBool, Ordering},
-    };
+    use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
     use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         net::{TcpListener, TcpStream},
-        sync::oneshot,
     };
+    use tokio_util::sync::DropGuard;
 
     use super::*;
     use crate::{
@@ -257,20 +237,18 @@ mod tests {
         let mut came = String::new();
         world.backend.read_to_string(&mut came).await.unwrap();
         assert_eq!(came, "to the backend");
-        assert!(world.held.load(Ordering::Relaxed));
+        assert!(!world.over.is_cancelled());
         world.backend.write_all(b"to the device").await.unwrap();
         drop(world.backend);
         let mut came = String::new();
         world.device.read_to_string(&mut came).await.unwrap();
         assert_eq!(came, "to the device");
 
-        let closed = world.closed.await.unwrap();
-        assert_eq!((closed.up, closed.down), (14, 13));
-        assert!(matches!(closed.end, Some(relay::End::Closed)));
-        assert!(
-            !world.held.load(Ordering::Relaxed),
-            "the session gets its slot back"
-        );
+        world.over.cancelled().await;
+        let counts = &world.relayed.counts;
+        assert_eq!(counts.up.load(Ordering::Relaxed), 14);
+        assert_eq!(counts.down.load(Ordering::Relaxed), 13);
+        assert_eq!(world.relayed.end.get(), Some(&"closed"));
     }
 
     #[tokio::test]
@@ -296,7 +274,7 @@ mod tests {
                     address,
                     CancellationToken::new(),
                     (),
-                    |_| (),
+                    Arc::default(),
                 )
                 .await
             }
@@ -342,8 +320,8 @@ mod tests {
 
         let error = world.backend.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        let closed = world.closed.await.unwrap();
-        assert!(matches!(closed.end, Some(relay::End::Stopped)));
+        world.over.cancelled().await;
+        assert_eq!(world.relayed.end.get(), Some(&"stopped"));
     }
 
     #[tokio::test]
@@ -351,19 +329,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tunnels = tunnels(address);
-        let (tell, told) = oneshot::channel();
+        let relayed = Arc::<Relayed>::default();
+        let (slot, over) = slot();
 
-        let opened = tunnels
-            .open(&permit(address), CancellationToken::new(), (), |closed| {
-                drop(tell.send(closed));
-            })
-            .await
-            .unwrap();
+        let permit = permit(address);
+        let opening = tunnels.open(&permit, CancellationToken::new(), slot, relayed.clone());
+        let opened = opening.await.unwrap();
         let (mut backend, _) = listener.accept().await.unwrap();
         assert_eq!(opened.answer.response.status(), StatusCode::OK);
         drop(opened);
 
-        assert!(told.await.unwrap().end.is_none());
+        assert!(over.is_cancelled());
+        assert_eq!(relayed.end.get(), None);
         let error = backend.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
@@ -373,15 +350,15 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = closed.local_addr().unwrap();
         drop(closed);
-        let (slot, held) = slot();
+        let (slot, over) = slot();
 
-        let refused = tunnels(address)
-            .open(&permit(address), CancellationToken::new(), slot, |_| ())
-            .await
-            .unwrap_err();
+        let permit = permit(address);
+        let tunnels = tunnels(address);
+        let opening = tunnels.open(&permit, CancellationToken::new(), slot, Arc::default());
+        let refused = opening.await.unwrap_err();
 
         assert_eq!(ProxyError::from(&refused).error, "connection_refused");
-        assert!(!held.load(Ordering::Relaxed));
+        assert!(over.is_cancelled());
     }
 
     #[tokio::test]
@@ -477,8 +454,9 @@ mod tests {
         device: DuplexStream,
         backend: TcpStream,
         ended: CancellationToken,
-        held: Arc<AtomicBool>,
-        closed: oneshot::Receiver<Closed>,
+        relayed: Arc<Relayed>,
+        /// Fires when the session gets its slot back.
+        over: CancellationToken,
     }
 
     impl World {
@@ -487,20 +465,17 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let tunnels = Arc::new(tunnels(address));
             let ended = CancellationToken::new();
-            let (slot, held) = slot();
-            let (tell, closed) = oneshot::channel();
-            let opening = std::sync::Mutex::new(Some((slot, tell)));
+            let (slot, over) = slot();
+            let opening = std::sync::Mutex::new(Some(slot));
+            let relayed = Arc::<Relayed>::default();
             let (mut device, near) = duplex(1 << 16);
 
             let tasks = tunnels.tasks.clone();
-            let stop = ended.clone();
+            let (stop, told) = (ended.clone(), Arc::clone(&relayed));
             let service = service_fn(move |request: Request<Incoming>| {
-                let (slot, tell) = opening.lock().unwrap().take().unwrap();
-                let (tunnels, stop) = (Arc::clone(&tunnels), stop.clone());
-                async move {
-                    let done = |closed| drop(tell.send(closed));
-                    take_over(&tunnels, request, address, stop, slot, done).await
-                }
+                let slot = opening.lock().unwrap().take().unwrap();
+                let (tunnels, stop, told) = (Arc::clone(&tunnels), stop.clone(), told.clone());
+                async move { take_over(&tunnels, request, address, stop, slot, told).await }
             });
             drop(tasks.spawn(async move {
                 let serve = http1::Builder::new().serve_connection(TokioIo::new(near), service);
@@ -518,8 +493,8 @@ mod tests {
                 device,
                 backend,
                 ended,
-                held,
-                closed,
+                relayed,
+                over,
             }
         }
     }
@@ -531,9 +506,9 @@ mod tests {
         address: SocketAddr,
         ended: CancellationToken,
         held: impl Send + 'static,
-        done: impl FnOnce(Closed) + Send + 'static,
+        relayed: Arc<Relayed>,
     ) -> Result<Response<Body>, std::convert::Infallible> {
-        let opened = tunnels.open(&permit(address), ended, held, done).await;
+        let opened = tunnels.open(&permit(address), ended, held, relayed).await;
         let Answer { response, then } = opened.unwrap().answer;
         let takeover = then.unwrap();
         drop(tunnels.tasks.spawn(async move {
@@ -543,17 +518,9 @@ mod tests {
         Ok(response)
     }
 
-    struct Slot(Arc<AtomicBool>);
-
-    impl Drop for Slot {
-        fn drop(&mut self) {
-            self.0.store(false, Ordering::Relaxed);
-        }
-    }
-
-    fn slot() -> (Slot, Arc<AtomicBool>) {
-        let held = Arc::new(AtomicBool::new(true));
-        (Slot(Arc::clone(&held)), held)
+    fn slot() -> (DropGuard, CancellationToken) {
+        let over = CancellationToken::new();
+        (over.clone().drop_guard(), over)
     }
 
     fn permit(address: SocketAddr) -> Permit {

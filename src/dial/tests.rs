@@ -521,7 +521,7 @@ async fn tls_starts_on_a_connection_that_was_plain() {
     let dialer = dialer(&dns, |_| {});
 
     let system = System::at("127.0.0.1", server.port(), Some(authority.trust()));
-    let (stream, _) = dialer.plain(&system).await.unwrap();
+    let stream = dialer.plain(&system).await.unwrap();
     let mut connected = dialer.secure(stream, &system).await.unwrap();
 
     let mut hello = String::new();
@@ -529,7 +529,7 @@ async fn tls_starts_on_a_connection_that_was_plain() {
     assert_eq!(hello, "hello");
 
     let without = System::at("127.0.0.1", server.port(), None);
-    let (stream, _) = dialer.plain(&without).await.unwrap();
+    let stream = dialer.plain(&without).await.unwrap();
     assert!(matches!(
         dialer.secure(stream, &without).await,
         Err(Error::NoTls(_))

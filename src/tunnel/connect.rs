@@ -1,92 +1,90 @@
 //! CONNECT: one TCP stream, from its 200 to its end.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::Response;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
-use super::Closed;
 use crate::{
-    clock,
-    relay::{Counts, End, Limits, relay},
+    metrics::access_log::Relayed,
+    relay::{End, Limits, relay},
     web::{Answer, Body, Stream},
 };
 
-/// A connected backend that waits for the device's bytes. However it ends, its end is told once.
-pub(super) struct Tunnel {
-    /// `None` only while it is dropped.
-    backend: Option<TcpStream>,
-    address: SocketAddr,
-    limits: Limits,
-    stops: [CancellationToken; 2],
-    counts: Counts,
-    opened: Instant,
-    end: Option<End>,
-    done: Option<Done>,
+/// A connected backend that waits for the device's bytes.
+pub(super) struct Tunnel<H> {
+    pub(super) backend: TcpStream,
+    pub(super) address: SocketAddr,
+    pub(super) limits: Limits,
+    pub(super) stops: [CancellationToken; 2],
+    /// What it counts against, given back with it.
+    pub(super) held: H,
+    /// Bytes as they move, and its end once it has one.
+    pub(super) relayed: Arc<Relayed>,
 }
 
-/// Called once, with how it ended.
-pub(super) type Done = Box<dyn FnOnce(Closed) + Send>;
-
-impl Tunnel {
-    pub(super) fn new(
-        backend: TcpStream,
-        address: SocketAddr,
-        limits: Limits,
-        stops: [CancellationToken; 2],
-        done: Done,
-    ) -> Self {
-        Self {
-            backend: Some(backend),
+impl<H: Send + 'static> Tunnel<H> {
+    /// 200 without a body; bytes are raw only once its head is on its way (R18).
+    pub(super) fn answer(self) -> Answer {
+        let Self {
+            backend,
             address,
             limits,
             stops,
-            counts: Counts::default(),
-            opened: clock::now(),
-            end: None,
-            done: Some(done),
-        }
-    }
-
-    /// 200 without a body; bytes are raw only once its head is on its way (R18).
-    pub(super) fn answer(mut self) -> Answer {
+            held,
+            relayed,
+        } = self;
+        // When the device has left, and it never begins, it ends as a broken one.
+        let backend = Backend {
+            stream: backend,
+            is_complete: false,
+        };
         Answer {
             response: Response::new(Body::empty()),
             then: Some(Box::new(move |device| {
-                Box::pin(async move { self.run(device).await })
+                Box::pin(async move {
+                    backend.run(device, address, limits, &stops, &relayed).await;
+                    drop(held);
+                })
             })),
         }
     }
+}
 
-    async fn run(&mut self, device: Stream) {
-        let Some(backend) = &mut self.backend else {
-            return;
-        };
-        let end = relay(device, backend, self.limits, &self.stops, &self.counts).await;
-        self.end = Some(end);
+struct Backend {
+    stream: TcpStream,
+    is_complete: bool,
+}
+
+impl Backend {
+    async fn run(
+        mut self,
+        device: Stream,
+        address: SocketAddr,
+        limits: Limits,
+        stops: &[CancellationToken],
+        relayed: &Relayed,
+    ) {
+        let end = relay(device, &mut self.stream, limits, stops, &relayed.counts).await;
+        if let End::Broken(error) = &end {
+            debug!(%address, %error, "a tunnel broke");
+        }
+        self.is_complete = end.is_complete();
+        // It was not set before: a tunnel runs once.
+        let _set = relayed.end.set(end.label());
     }
 }
 
-impl Drop for Tunnel {
+impl Drop for Backend {
     fn drop(&mut self) {
-        if let Some(backend) = self.backend.take()
-            && !self.end.as_ref().is_some_and(End::is_complete)
-        {
+        if !self.is_complete {
             // A reset, so that the backend does not take a part for the whole. A device on
             // HTTP/1.1 sees TLS end without close_notify; hyper has no way to reset a stream of
             // HTTP/2 that was taken over, and ends it in good order.
             // When the option cannot be set, the connection is gone already.
-            let _gone = backend.set_zero_linger();
-        }
-        if let Some(done) = self.done.take() {
-            done(Closed {
-                address: self.address,
-                up: self.counts.up.load(Ordering::Relaxed),
-                down: self.counts.down.load(Ordering::Relaxed),
-                lasted: clock::now().saturating_duration_since(self.opened),
-                end: self.end.take(),
-            });
+            let _gone = self.stream.set_zero_linger();
         }
     }
 }
