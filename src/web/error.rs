@@ -78,15 +78,28 @@ impl Error {
         login: &login::Login,
         record: &mut Record,
     ) -> Response<Body> {
-        if let Self::Login(why) = self {
-            return login.ask_tunnel(why, record);
+        let (mut response, told, id) = match self {
+            Self::Login(why) => {
+                let response = login.ask_tunnel(why, record);
+                let denied = response.status().is_client_error();
+                let told = if denied {
+                    ProxyError::new(response.status(), "http_request_denied")
+                } else {
+                    ProxyError::new(response.status(), "proxy_internal_error")
+                };
+                let id = record.refused.as_ref().map(|refused| refused.id);
+                (response, told, id)
+            }
+            _ => {
+                let told = self.proxy_error();
+                let id = record.refuse(self.stage(), chain(self));
+                (page::refusal(told.status, self.sentence(), id), told, Some(id))
+            }
+        };
+        if let Some(id) = id {
+            let status = told.header(gateway, id);
+            response.headers_mut().insert(PROXY_STATUS, status);
         }
-        let id = record.refuse(self.stage(), chain(self));
-        let told = self.proxy_error();
-        let mut response = page::refusal(told.status, self.sentence(), id);
-        response
-            .headers_mut()
-            .insert(PROXY_STATUS, told.header(gateway, id));
         response
     }
 
