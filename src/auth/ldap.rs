@@ -334,7 +334,10 @@ impl Client {
         timeout(limit, work)
             .await
             .map_err(|_elapsed| Error::Timeout { what, limit })?
-            .map_err(|source| Error::Operation { what, source })
+            .map_err(|source| Error::Operation {
+                what,
+                source: Box::new(source),
+            })
     }
 
     /// The kept service connection, or a new one.
@@ -414,13 +417,16 @@ impl Client {
         }
         .map_err(|source| Error::Operation {
             what,
-            source: source.into(),
+            source: Box::new(source.into()),
         })?;
         let stop = stop.drop_guard();
         let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(end));
         let (driver, ldap) = LdapConnAsync::with_settings(settings, "ldapi:///")
             .await
-            .map_err(|source| Error::Operation { what, source })?;
+            .map_err(|source| Error::Operation {
+                what,
+                source: Box::new(source),
+            })?;
         let name = Arc::clone(&self.name);
         drop(self.tasks.spawn(async move {
             if let Err(error) = driver.drive().await {
@@ -497,7 +503,7 @@ async fn start_tls(stream: &mut TcpStream) -> Result<(), Error> {
     }
 }
 
-/// Whether a complete message is an ExtendedResponse to message 1 with `success`.
+/// Whether a complete message is an `ExtendedResponse` to message 1 with `success`.
 fn started(answer: &[u8]) -> Result<(), Error> {
     let content = inside(answer, 0x30)
         .and_then(|content| content.strip_prefix(b"\x02\x01\x01"))
@@ -601,7 +607,7 @@ pub(super) enum Error {
     #[error("{what} failed")]
     Operation {
         what: &'static str,
-        source: LdapError,
+        source: Box<LdapError>,
     },
     #[error("the password cannot be sent")]
     Password,

@@ -150,7 +150,6 @@ mod tests {
             max_per_session,
             opens_per_second,
             block: 65536,
-            half_closed: Duration::from_secs(60),
             ports: Vec::new(),
         }
     }
