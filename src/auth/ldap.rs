@@ -679,9 +679,9 @@ mod tests {
     #[tokio::test]
     async fn tls_starts_after_success_and_nothing_else() {
         let good = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00";
-        assert!(asked(good).await.is_ok());
+        asked(good).await.unwrap();
         let long = b"\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00";
-        assert!(asked(long).await.is_ok());
+        asked(long).await.unwrap();
         for bad in [
             // No TLS here (protocolError).
             b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00".as_slice(),
