@@ -27,17 +27,23 @@ mod testing;
 /// Serves one connection to its end, in the protocol that the handshake agreed on.
 ///
 /// The handler may be one for all connections, or one that knows this one's peer.
-pub(crate) async fn serve<H: Handler>(
+///
+/// The future is small: what an idle connection does not need is not in it.
+pub(crate) fn serve<H: Handler>(
     stream: tls::Stream,
     peer: Arc<Peer>,
     limits: Arc<Limits>,
     tasks: Tasks,
     handler: Arc<H>,
-) {
-    if peer.tls.http2 {
-        http2::serve(stream, limits, &tasks, handler).await;
-    } else {
-        http1::serve(stream, limits, &tasks, handler).await;
+) -> impl Future<Output = ()> + Send {
+    // Here and not inside: a future keeps room for all that it was given.
+    let stream = Box::new(stream);
+    async move {
+        if peer.tls.http2 {
+            Box::pin(http2::serve(stream, limits, tasks, handler)).await;
+        } else {
+            http1::serve(stream, limits, tasks, handler).await;
+        }
     }
 }
 

@@ -45,7 +45,11 @@ impl Decoder {
     pub fn new(limits: head::Limits) -> Self {
         Self {
             state: State::Size,
-            limits,
+            // The first line of trailers is no request line.
+            limits: head::Limits {
+                target: limits.bytes,
+                ..limits
+            },
             extensions: 0,
         }
     }
@@ -273,6 +277,15 @@ mod tests {
 
     #[test]
     fn every_truncation_waits_for_more() {
+        let long = format!("0\r\nA: {}\r\n\r\n", "b".repeat(200));
+        for end in 0..long.len() {
+            assert_eq!(
+                decode(&[&long.as_bytes()[..end]]).unwrap(),
+                None,
+                "cut at {end}"
+            );
+        }
+
         let raw = b"5\r\nhello\r\n0\r\nA: b\r\n\r\n";
         for end in 0..raw.len() {
             assert_eq!(decode(&[&raw[..end]]).unwrap(), None, "cut at {end}");

@@ -38,9 +38,9 @@ mod upload;
 
 /// Serves one connection to its end.
 pub(super) async fn serve<H: Handler>(
-    stream: tls::Stream,
+    stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: &Tasks,
+    tasks: Tasks,
     handler: Arc<H>,
 ) {
     // A token of its own: asking it costs no lock that other connections want.
@@ -48,7 +48,7 @@ pub(super) async fn serve<H: Handler>(
     let mut drained = pin!(draining.cancelled());
     let mut timer = pin!(sleep(limits.head));
     let mut wire = Wire {
-        stream: Box::new(stream),
+        stream,
         buffer: BytesMut::new(),
         moved: 0,
     };
@@ -206,8 +206,11 @@ impl<H: Handler> Connection<H> {
             patience: Patience::new(self.limits.body_progress),
         };
 
-        let call = self.handler.call(request(head, body));
-        let Some(answer) = io.answer(call, timer.as_mut()).await else {
+        let answer = {
+            let call = pin!(self.handler.call(request(head, body)));
+            io.answer(call, timer.as_mut()).await
+        };
+        let Some(answer) = answer else {
             return End::Gone;
         };
         let (response, then) = match (facts.takes_over(answer.response.status()), answer.then) {
@@ -288,10 +291,9 @@ impl Io<'_> {
     /// Waits for the handler, feeding it the body; `None` when the device has gone.
     async fn answer(
         &mut self,
-        call: impl Future<Output = Answer>,
+        mut call: Pin<&mut impl Future<Output = Answer>>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Answer> {
-        let mut call = pin!(call);
         poll_fn(|context| {
             if let Poll::Ready(answer) = call.as_mut().poll(context) {
                 return Poll::Ready(Some(answer));

@@ -31,9 +31,9 @@ mod payload;
 
 /// Serves one connection to its end.
 pub(super) async fn serve<H: Handler>(
-    stream: tls::Stream,
+    stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: &Tasks,
+    tasks: Tasks,
     handler: Arc<H>,
 ) {
     let streams = Arc::new(Streams::new(&limits));
@@ -55,7 +55,9 @@ pub(super) async fn serve<H: Handler>(
     // A token of its own: asking it costs no lock that other connections want.
     let draining = tasks.draining().child_token();
     let mut drained = pin!(draining.cancelled());
-    let mut timer = pin!(sleep(limits.head.min(limits.idle)));
+    let mut timer = pin!(sleep(
+        limits.head.min(limits.idle).min(limits.body_progress)
+    ));
     let mut closing = false;
     poll_fn(|context| {
         loop {

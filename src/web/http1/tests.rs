@@ -670,3 +670,20 @@ async fn nothing_is_read_ahead_of_a_reader_that_does_not_read() {
     // What sockets hold, and not the whole body.
     assert!(sent < 50_000_000, "{sent}");
 }
+
+#[tokio::test]
+async fn an_idle_connection_is_a_small_future() {
+    let (stream, _device) = crate::tls::testing::pair(false).await;
+    let peer = crate::tls::testing::peer(false);
+
+    let connection = crate::web::serve(
+        stream,
+        peer,
+        Arc::new(limits()),
+        crate::shutdown::Tasks::new(),
+        Arc::new(Echo::default()),
+    );
+
+    let size = size_of_val(&connection);
+    assert!(size < 1024, "{size}");
+}

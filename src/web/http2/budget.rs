@@ -107,7 +107,8 @@ impl Streams {
             return if end <= now {
                 Verdict::Idle
             } else {
-                Verdict::LookAgain(end)
+                // Not only then: a stream may come, and stall.
+                Verdict::LookAgain(end.min(now + self.progress))
             };
         }
         for (progress, seen) in open.streams.values_mut() {

@@ -1,0 +1,28 @@
+//! Paths: no panic, judging twice changes nothing, and nothing climbs out.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ravelin_fuzz::web::path::judge;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(raw) = std::str::from_utf8(data) else {
+        return;
+    };
+    for extra in ["", ";", "%", ";%"] {
+        let Ok(judged) = judge(raw, extra) else {
+            continue;
+        };
+        let again = judge(judged.path(), extra).expect("what was judged is good");
+        assert_eq!(again.path(), judged.path());
+        assert_eq!(again.bare(), judged.bare());
+        assert!(judged.path().starts_with('/') && judged.path().is_ascii());
+        assert!(!judged.bare().contains("//") && !judged.bare().contains(';'));
+        assert!(
+            !judged
+                .bare()
+                .split('/')
+                .any(|part| part == ".." || part == ".")
+        );
+        judged.with_query(None).expect("a path is a target");
+    }
+});
