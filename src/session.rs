@@ -113,27 +113,6 @@ impl Session {
         self.used.fetch_max(passed, Ordering::Relaxed);
     }
 
-    /// A session of nobody's store, for the tests of other stages.
-    #[cfg(test)]
-    pub(crate) fn for_test(user: &str, directory: &str, groups: &[&str]) -> Arc<Self> {
-        let now = clock::now();
-        let identity = Identity {
-            user: user.into(),
-            directory: directory.into(),
-            groups: groups.iter().map(|group| Arc::from(*group)).collect(),
-        };
-        let day = Duration::from_secs(86400);
-        let source = IpAddr::from([192, 0, 2, 1]);
-        Arc::new(Self::new(
-            identity,
-            Class::Basic,
-            source,
-            now + day,
-            day,
-            now,
-        ))
-    }
-
     fn new(
         identity: Identity,
         class: Class,

@@ -334,7 +334,10 @@ impl Client {
         timeout(limit, work)
             .await
             .map_err(|_elapsed| Error::Timeout { what, limit })?
-            .map_err(|source| Error::Operation { what, source })
+            .map_err(|source| Error::Operation {
+                what,
+                source: Box::new(source),
+            })
     }
 
     /// The kept service connection, or a new one.
@@ -414,13 +417,16 @@ impl Client {
         }
         .map_err(|source| Error::Operation {
             what,
-            source: source.into(),
+            source: Box::new(source.into()),
         })?;
         let stop = stop.drop_guard();
         let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(end));
         let (driver, ldap) = LdapConnAsync::with_settings(settings, "ldapi:///")
             .await
-            .map_err(|source| Error::Operation { what, source })?;
+            .map_err(|source| Error::Operation {
+                what,
+                source: Box::new(source),
+            })?;
         let name = Arc::clone(&self.name);
         drop(self.tasks.spawn(async move {
             if let Err(error) = driver.drive().await {
@@ -497,7 +503,7 @@ async fn start_tls(stream: &mut TcpStream) -> Result<(), Error> {
     }
 }
 
-/// Whether a complete message is an ExtendedResponse to message 1 with `success`.
+/// Whether a complete message is an `ExtendedResponse` to message 1 with `success`.
 fn started(answer: &[u8]) -> Result<(), Error> {
     let content = inside(answer, 0x30)
         .and_then(|content| content.strip_prefix(b"\x02\x01\x01"))
@@ -601,7 +607,7 @@ pub(super) enum Error {
     #[error("{what} failed")]
     Operation {
         what: &'static str,
-        source: LdapError,
+        source: Box<LdapError>,
     },
     #[error("the password cannot be sent")]
     Password,
@@ -673,9 +679,9 @@ mod tests {
     #[tokio::test]
     async fn tls_starts_after_success_and_nothing_else() {
         let good = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00";
-        assert!(asked(good).await.is_ok());
+        asked(good).await.unwrap();
         let long = b"\x30\x84\x00\x00\x00\x10\x02\x01\x01\x78\x84\x00\x00\x00\x07\x0a\x01\x00\x04\x00\x04\x00";
-        assert!(asked(long).await.is_ok());
+        asked(long).await.unwrap();
         for bad in [
             // No TLS here (protocolError).
             b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00".as_slice(),

@@ -289,14 +289,14 @@ mod tests {
         now += Duration::from_secs(15);
         fail(&lockout, "alice", "198.51.100.1", now).unwrap();
         now += Duration::from_secs(29);
-        assert!(fail(&lockout, "alice", "198.51.100.2", now).is_err());
+        fail(&lockout, "alice", "198.51.100.2", now).unwrap_err();
         now += Duration::from_secs(1);
         fail(&lockout, "alice", "198.51.100.2", now).unwrap();
         now += Duration::from_secs(900);
         for host in 1..=5 {
             fail(&lockout, "alice", &format!("198.51.100.{}", 10 + host), now).unwrap();
         }
-        assert!(fail(&lockout, "alice", "198.51.100.20", now).is_err());
+        fail(&lockout, "alice", "198.51.100.20", now).unwrap_err();
     }
 
     #[test]
@@ -341,9 +341,9 @@ mod tests {
             .map(|_| lockout.begin(&limits(), "alice", source, now).unwrap())
             .collect();
 
-        assert!(lockout.begin(&limits(), "alice", source, now).is_err());
+        lockout.begin(&limits(), "alice", source, now).unwrap_err();
         drop(open);
-        assert!(lockout.begin(&limits(), "alice", source, now).is_ok());
+        lockout.begin(&limits(), "alice", source, now).unwrap();
     }
 
     #[test]
@@ -403,6 +403,6 @@ mod tests {
 
         assert!(lockout.lock().entries.len() <= CAPACITY);
         assert!(lockout.lock().order.len() <= CAPACITY);
-        assert!(fail(&lockout, "alice", "203.0.113.9", now).is_err());
+        fail(&lockout, "alice", "203.0.113.9", now).unwrap_err();
     }
 }

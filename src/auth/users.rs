@@ -34,8 +34,10 @@ pub fn hash_password(password: &Secret) -> String {
 pub(super) struct Users {
     path: PathBuf,
     stamp: Mutex<Stamp>,
-    users: ArcSwap<BTreeMap<Arc<str>, User>>,
+    users: ArcSwap<List>,
 }
+
+type List = BTreeMap<Arc<str>, User>;
 
 #[derive(Clone, Debug)]
 struct User {
@@ -163,7 +165,7 @@ fn list(problems: &[(usize, Problem)]) -> String {
     lines.join("; ")
 }
 
-fn read(path: &Path) -> Result<(Stamp, BTreeMap<Arc<str>, User>), Error> {
+fn read(path: &Path) -> Result<(Stamp, List), Error> {
     // The stamp comes first: a change while reading is then seen the next time.
     let stamp = Stamp::of(path).map_err(Error::Read)?;
     if stamp.length > MAX_FILE {
@@ -173,7 +175,7 @@ fn read(path: &Path) -> Result<(Stamp, BTreeMap<Arc<str>, User>), Error> {
     Ok((stamp, parse(&text).map_err(Error::Lines)?))
 }
 
-fn parse(text: &str) -> Result<BTreeMap<Arc<str>, User>, Vec<(usize, Problem)>> {
+fn parse(text: &str) -> Result<List, Vec<(usize, Problem)>> {
     let mut users = BTreeMap::new();
     let mut problems = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {

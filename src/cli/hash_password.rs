@@ -134,7 +134,7 @@ mod tests {
         let long = vec![b'x'; MAX_PASSWORD + 1];
         let longer = vec![b'x'; 1 << 20];
         for text in [b"".as_slice(), b"\n", b"a\0b", b"\xff", &long, &longer] {
-            assert!(read(&mut &*text).is_err());
+            read(&mut &*text).unwrap_err();
         }
     }
 }

@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// A BindResponse with `success`.
+    /// A `BindResponse` with `success`.
     const BIND_OK: &[u8] = b"\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00";
 
     fn nested(levels: usize) -> Vec<u8> {
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        assert!(message(&nested(16), 1 << 20).is_ok());
+        message(&nested(16), 1 << 20).unwrap();
         assert!(matches!(message(&nested(17), 1 << 20), Err(Error::Depth)));
         assert!(matches!(message(&nested(8000), 1 << 20), Err(Error::Depth)));
     }
