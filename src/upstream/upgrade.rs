@@ -23,7 +23,8 @@ use tracing::debug;
 use super::{connection::Held, head};
 use crate::{
     crypto,
-    relay::{self, Counts, Limits},
+    metrics::access_log::Relayed,
+    relay::{self, Limits},
     web::{Answer, Body, Stream},
 };
 
@@ -150,19 +151,25 @@ pub(super) struct Relay {
     pub(super) held: Held,
     pub(super) limits: Limits,
     pub(super) stop: Vec<CancellationToken>,
-    pub(super) counts: Arc<Counts>,
+    /// Bytes as they move, and its end once it has one.
+    pub(super) relayed: Arc<Relayed>,
 }
 
 impl Relay {
-    async fn run(self, device: Stream, upgraded: OnUpgrade) {
+    async fn run(self, mut device: Stream, upgraded: OnUpgrade) {
         let node = self.held.lease.node().name();
         // The connection's task only has to hand over what it has.
         match timeout(HAND_OVER, upgraded).await {
             Ok(Ok(upgraded)) => {
                 let backend = TokioIo::new(upgraded);
-                let end =
-                    relay::relay(device, backend, self.limits, &self.stop, &self.counts).await;
+                let counts = &self.relayed.counts;
+                let end = relay::relay(&mut device, backend, self.limits, &self.stop, counts).await;
                 debug!(%node, ?end, "websocket ended");
+                // It was not set before: a relay runs once.
+                let _set = self.relayed.end.set(end.label());
+                if !end.is_complete() {
+                    device.cut_off();
+                }
             }
             Ok(Err(error)) => debug!(%node, %error, "the node closed as the websocket opened"),
             Err(_late) => debug!(%node, "the node's connection was not handed over"),

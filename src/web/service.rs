@@ -161,7 +161,7 @@ impl Service {
                 .iter()
                 .map(|session| session.ended().clone())
                 .collect(),
-            counts: Arc::clone(&relayed.counts),
+            relayed: Arc::clone(&relayed),
         });
         let mut answer = Box::pin(forwarded).await?;
         record.relayed = answer.then.is_some().then_some(relayed);

@@ -5,6 +5,8 @@ pub(crate) mod client;
 pub(crate) mod device;
 pub(crate) mod gateway;
 pub(crate) mod peers;
+pub(crate) mod script;
+pub(crate) mod targets;
 pub(crate) mod world;
 
 use std::{

@@ -25,7 +25,6 @@ use crate::{
     config::{self, Dns, Source, for_test},
     dial::Dialer,
     permit::{Host, Permit, Target, What},
-    relay::Counts,
     shutdown::Tasks,
     web::{Answer, Body, Stream, body},
 };
@@ -105,7 +104,7 @@ impl World {
             upgrade: Upgrade::asked(&request, None),
             request,
             stop: Vec::new(),
-            counts: Arc::new(Counts::default()),
+            relayed: Arc::default(),
         }
     }
 
@@ -372,5 +371,8 @@ pub(super) async fn raw_device(tasks: &Tasks) -> (Stream, TokioIo<hyper::upgrade
     let mut response = sender.send_request(request).await.unwrap();
     let device = hyper::upgrade::on(&mut response).await.unwrap();
     let gateway = taken.await.unwrap().await.unwrap();
-    (Stream::Http2(TokioIo::new(gateway)), TokioIo::new(device))
+    (
+        Stream::Http2(TokioIo::new(gateway), None),
+        TokioIo::new(device),
+    )
 }
