@@ -1,6 +1,7 @@
 //! What tunnels lead to, with habits that no ready-made server has.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -83,4 +84,19 @@ pub(crate) async fn resetting() -> SocketAddr {
             .unwrap();
     })
     .await
+}
+
+/// Reads, and notes how that ended.
+pub(crate) async fn noting_its_end() -> (SocketAddr, Arc<Mutex<Option<Result<(), ErrorKind>>>>) {
+    let ended = Arc::new(Mutex::new(None));
+    let notes = Arc::clone(&ended);
+    let address = serve(move |mut stream| {
+        let notes = Arc::clone(&notes);
+        async move {
+            let end = stream.read_to_end(&mut Vec::new()).await;
+            *notes.lock().unwrap() = Some(end.map(drop).map_err(|error| error.kind()));
+        }
+    })
+    .await;
+    (address, ended)
 }
