@@ -24,7 +24,7 @@ use super::{connection::Held, head};
 use crate::{
     crypto,
     relay::{self, Counts, Limits},
-    web::{Answer, Body, Stream},
+    web::{Answer, Body, Stream, headers},
 };
 
 /// How a device asked for a WebSocket.
@@ -114,9 +114,9 @@ impl Upgrade {
         let upgraded = hyper::upgrade::on(&mut answer);
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = std::mem::take(answer.headers_mut());
-        let headers = response.headers_mut();
-        head::strip_hop_by_hop(headers);
-        headers.remove(CONTENT_LENGTH);
+        let fields = response.headers_mut();
+        headers::strip_hop_by_hop(fields);
+        fields.remove(CONTENT_LENGTH);
         *response.status_mut() = match self {
             Self::Http1 => {
                 let headers = response.headers_mut();
@@ -125,7 +125,7 @@ impl Upgrade {
                 StatusCode::SWITCHING_PROTOCOLS
             }
             Self::Http2 => {
-                headers.remove(SEC_WEBSOCKET_ACCEPT);
+                fields.remove(SEC_WEBSOCKET_ACCEPT);
                 StatusCode::OK
             }
         };
