@@ -10,9 +10,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tracing::warn;
+use tracing::{error, warn};
 
-pub(crate) use self::snapshot::Snapshot;
+use self::relays::{Place, Relays};
+pub(crate) use self::{relays::Open, snapshot::Snapshot};
 use crate::{
     Config, admin,
     auth::{self, Lockout},
@@ -26,10 +27,11 @@ use crate::{
     session::Sessions,
     shutdown::Tasks,
     tls,
-    web::{self, service::Service},
+    web::{self, journal::chain, service::Service},
 };
 
 mod operator;
+mod relays;
 mod snapshot;
 
 /// A running gateway.
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) access: AccessLog,
     snapshot: ArcSwap<Snapshot>,
+    relays: Arc<Relays>,
     sessions: Arc<Sessions>,
     lockout: Arc<Lockout>,
     master: MasterKey,
@@ -96,6 +99,7 @@ impl Gateway {
             metrics: Metrics::new(),
             access,
             snapshot: ArcSwap::from_pointee(snapshot),
+            relays: Arc::default(),
             sessions,
             lockout,
             master,
@@ -168,6 +172,12 @@ impl Shared {
         self.snapshot.load_full()
     }
 
+    /// Enters a tunnel or WebSocket that was judged by `gateway` among those that are judged
+    /// again when policies change.
+    pub(crate) fn watch(&self, gateway: &Snapshot, open: Open) -> Place {
+        self.relays.enter(open, gateway, || self.snapshot())
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         self.doors
             .iter()
@@ -195,18 +205,21 @@ impl Shared {
             door.settings.store(Arc::new(acceptor));
         }
         self.sessions.apply(&new.config);
-        self.snapshot.store(Arc::new(new));
+        let new = Arc::new(new);
+        self.snapshot.store(Arc::clone(&new));
         self.access.reopen();
+        let relays = Arc::clone(&self.relays);
+        let judged = self.tasks.spawn_blocking(move || relays.judge(&new));
+        if judged.await.is_err() {
+            error!("judging open tunnels again failed; some may go on that are denied now");
+        }
         Ok(())
     }
 
     async fn reload_file(&self) -> Result<(), String> {
         let path = self.snapshot().config.path.clone();
         let result = match load(path).await {
-            Ok(config) => self
-                .reload(config)
-                .await
-                .map_err(|error| web::journal::chain(&error)),
+            Ok(config) => self.reload(config).await.map_err(|error| chain(&error)),
             Err(problems) => Err(problems.to_string()),
         };
         let label = if result.is_ok() { "good" } else { "bad" };

@@ -49,6 +49,25 @@ pub struct Relayed {
     pub counts: Arc<relay::Counts>,
     /// How it ended, once it has.
     pub end: OnceLock<&'static str>,
+    /// Why it was ended before its time, if it was.
+    refused: OnceLock<Refused>,
+}
+
+impl Relayed {
+    /// Notes that it is refused from now on, under a fresh id.
+    pub fn cut(&self, stage: &'static str, reason: String) {
+        let id = refusal::Id::generate();
+        // The first reason is the one that ended it.
+        let _first = self.refused.set(Refused { id, stage, reason });
+    }
+
+    /// Notes how it ended.
+    pub fn ended(&self, end: &relay::End) {
+        let denied = matches!(end, relay::End::Stopped) && self.refused.get().is_some();
+        let label = if denied { "denied" } else { end.label() };
+        // It was not set before: a relay runs once.
+        let _set = self.end.set(label);
+    }
 }
 
 /// A refusal as the log tells it; the device is told the id alone.
@@ -146,7 +165,11 @@ pub struct Found<'a> {
 
 impl<'a> From<&'a Record> for Found<'a> {
     fn from(record: &'a Record) -> Self {
-        let refused = record.refused.as_ref();
+        let cut = record
+            .relayed
+            .as_ref()
+            .and_then(|relayed| relayed.refused.get());
+        let refused = record.refused.as_ref().or(cut);
         Self {
             user: record.user.as_deref().map(printable),
             session: record.session.as_deref(),

@@ -105,7 +105,7 @@ impl World {
             upgrade: Upgrade::asked(&request, None),
             request,
             stop: Vec::new(),
-            counts: Arc::new(Counts::default()),
+            relayed: Arc::default(),
         }
     }
 
