@@ -187,6 +187,9 @@ impl Shared {
 
     async fn reload(&self, config: Config) -> Result<(), Error> {
         let _one_at_a_time = self.reloading.lock().await;
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
         let old = self.snapshot();
         same_doors(&old.config, &config)?;
         let mut acceptors = Vec::new();
@@ -295,15 +298,15 @@ impl Bound {
         }
         if let Some(socket) = self.admin {
             let config = Arc::clone(&shared.snapshot().config);
-            tasks.spawn(admin::serve(
+            drop(tasks.spawn_watcher(admin::serve(
                 socket,
                 config,
                 Arc::clone(shared),
                 tasks.clone(),
-            ));
+            )));
         }
         if let Some(socket) = self.control {
-            tasks.spawn(socket.serve(Arc::clone(shared), tasks.clone()));
+            drop(tasks.spawn_watcher(socket.serve(Arc::clone(shared))));
         }
         tasks.spawn(watch_certificates(Arc::clone(shared)));
         tasks.spawn(Arc::clone(&shared.sessions).watch(tasks.clone()));
@@ -327,7 +330,7 @@ async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<Peer>) {
 async fn watch_certificates(shared: Arc<Shared>) {
     while shared
         .tasks
-        .pause(shared.snapshot().config.tls.reload_interval)
+        .pause(shared.snapshot().config.tls.reload_interval.max(LOOK_PAUSE))
         .await
     {
         let acceptors: Vec<_> = shared
@@ -415,6 +418,9 @@ pub enum Error {
         /// What is in the way.
         source: io::Error,
     },
+    /// It ends: nothing new comes into force.
+    #[error("the gateway is draining")]
+    Draining,
     /// Policies; all their problems.
     #[error("policies cannot be used: {}", join(.0))]
     Policy(Vec<policy::Error>),
@@ -430,5 +436,8 @@ fn join(errors: &[policy::Error]) -> String {
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     errors.join("; ")
 }
+
+/// Whatever is configured, certificate files are not looked at without a pause.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 const LOG_LIMIT: Duration = Duration::from_secs(5);

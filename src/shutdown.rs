@@ -26,6 +26,8 @@ use tracing::error;
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// What a drain does not wait for.
+    watchers: TaskTracker,
     draining: CancellationToken,
     ending: CancellationToken,
     panics: Arc<AtomicU64>,
@@ -43,15 +45,31 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.tracker.spawn(self.guarded(future))
+    }
+
+    /// Runs what operators watch a drain with: a drain does not wait for it, and ends it after
+    /// everything else.
+    pub fn spawn_watcher<F>(&self, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.watchers.spawn(self.guarded(future))
+    }
+
+    fn guarded<F>(&self, future: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let ending = self.ending.clone();
         let panics = Arc::clone(&self.panics);
-        self.tracker.spawn(async move {
+        async move {
             let caught = AssertUnwindSafe(future).catch_unwind();
             if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
                 panics.fetch_add(1, Ordering::Relaxed);
                 error!(message = panic_message(&*panic), "a task panicked");
             }
-        })
+        }
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -86,10 +104,13 @@ impl Tasks {
         self.tracker.close();
         let complete = timeout(limit, self.tracker.wait()).await.is_ok();
         self.ending.cancel();
-        if !complete {
-            // Cancelled tasks need a moment to run their destructors.
-            let _late = timeout(DROP_LIMIT, self.tracker.wait()).await;
-        }
+        self.watchers.close();
+        // Cancelled tasks need a moment to run their destructors.
+        let all = async {
+            self.tracker.wait().await;
+            self.watchers.wait().await;
+        };
+        let _late = timeout(DROP_LIMIT, all).await;
         complete
     }
 

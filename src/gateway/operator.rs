@@ -92,7 +92,7 @@ impl Operator for Shared {
 }
 
 impl Shared {
-    fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
