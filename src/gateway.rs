@@ -178,6 +178,11 @@ impl Shared {
         self.relays.enter(open, gateway, || self.snapshot())
     }
 
+    /// A drain is over: what still runs is dropped.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.tasks.ending().is_cancelled()
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         self.doors
             .iter()

@@ -10,6 +10,8 @@
 mod browser;
 mod connect;
 mod demo;
+mod dns;
+mod drain;
 mod http1;
 mod ldap;
 mod load;
