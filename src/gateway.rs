@@ -446,3 +446,6 @@ fn join(errors: &[policy::Error]) -> String {
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 const LOG_LIMIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

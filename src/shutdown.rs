@@ -81,6 +81,12 @@ impl Tasks {
         self.tracker.spawn_blocking(work)
     }
 
+    /// Tasks that run now.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Tasks that panicked since the start: bugs of ours.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
@@ -142,3 +148,55 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 const DROP_LIMIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_task_and_is_counted() {
+        let tasks = Tasks::new();
+        let (go, wait) = tokio::sync::oneshot::channel();
+        let other = tasks.spawn(async move { wait.await.unwrap() });
+        let bug = tasks.spawn(async { panic!("a bug of ours") });
+
+        bug.await.unwrap();
+        assert_eq!(tasks.panics(), 1);
+        assert!(!other.is_finished());
+        go.send(()).unwrap();
+        other.await.unwrap();
+        assert_eq!(tasks.panics(), 1);
+        assert!(tasks.drain(DROP_LIMIT).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_cuts_what_is_not_done_by_its_deadline() {
+        let tasks = Tasks::new();
+        let late = tasks.spawn(pending());
+
+        assert!(!tasks.drain(Duration::from_secs(5)).await);
+
+        late.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watchers_are_there_to_the_end_of_a_drain_and_do_not_hold_it() {
+        let tasks = Tasks::new();
+        let watcher = tasks.spawn_watcher(pending());
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        drop(tasks.spawn(async move { wait.await.unwrap() }));
+        let draining = tokio::spawn({
+            let tasks = tasks.clone();
+            async move { tasks.drain(Duration::from_secs(3600)).await }
+        });
+        tasks.draining().cancelled().await;
+        assert!(!watcher.is_finished());
+
+        go.send(()).unwrap();
+
+        assert!(draining.await.unwrap());
+        watcher.await.unwrap();
+    }
+}

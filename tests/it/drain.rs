@@ -197,20 +197,23 @@ async fn no_line_is_lost_when_the_log_is_moved_away_under_load() {
 fn a_log_that_cannot_be_opened_is_told_at_the_start() {
     let site = Site::new();
     policy(&site, "permit (principal, action, resource);");
-    let toml = site
-        .base()
-        .replace("file:access.log", "file:no/such/folder/access.log")
-        + "\n[network]\ninside = [\"10.0.0.0/8\"]\n[dns]\nservers = [\"127.0.0.1:53\"]\n";
-    let config = site.write("ravelin.toml", &toml);
+    fs::create_dir(site.path("folder")).unwrap();
+    for (path, said) in [
+        ("no/such/access.log", "log.access"),
+        ("folder", "opening the access log: Is a directory"),
+    ] {
+        let toml = site
+            .base()
+            .replace("file:access.log", &format!("file:{path}"))
+            + "\n[network]\ninside = [\"10.0.0.0/8\"]\n[dns]\nservers = [\"127.0.0.1:53\"]\n";
+        let config = site.write("ravelin.toml", &toml);
 
-    let output = ravelin().arg("run").arg("-c").arg(config).output().unwrap();
+        let output = ravelin().arg("run").arg("-c").arg(config).output().unwrap();
 
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("access") && said.contains("o such file or directory"),
-        "{said}"
-    );
+        assert!(!output.status.success());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(said), "{path}: {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,3 +18,4 @@ mod load;
 mod reload;
 mod reverse_proxy;
 mod support;
+mod tls;
