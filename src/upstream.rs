@@ -31,8 +31,9 @@ use crate::{
     clock,
     config::{App, Limits, Network},
     dial::{self, Dialer},
+    metrics::access_log::Relayed,
     permit::Permit,
-    relay::{self, Counts},
+    relay,
     shutdown::Tasks,
     web::{self, Answer, Body, headers},
 };
@@ -78,8 +79,8 @@ pub struct Exchange<'a> {
     pub request: Request<Body>,
     /// Ends it when one fires: the session ended, the policy changed.
     pub stop: Vec<CancellationToken>,
-    /// Counts a WebSocket's bytes while it runs.
-    pub counts: Arc<Counts>,
+    /// Told of a WebSocket's bytes while it runs, and of its end.
+    pub relayed: Arc<Relayed>,
 }
 
 /// Who answered; an extension of every answer that [`Upstream::forward`] gives.
@@ -344,7 +345,7 @@ impl Upstream {
                 block: self.block,
             },
             stop: plan.stop.clone(),
-            counts: Arc::clone(&plan.counts),
+            relayed: Arc::clone(&plan.relayed),
         }
     }
 }
@@ -364,7 +365,7 @@ struct Plan<'a> {
     progress: Duration,
     upgrade_idle: Duration,
     stop: Vec<CancellationToken>,
-    counts: Arc<Counts>,
+    relayed: Arc<Relayed>,
 }
 
 /// What is handed to a connection, and comes back when it was not sent.
@@ -419,7 +420,7 @@ impl<'a> Plan<'a> {
             progress: app.progress,
             upgrade_idle: app.upgrade_idle,
             stop: exchange.stop,
-            counts: exchange.counts,
+            relayed: exchange.relayed,
         };
         Ok((plan, Load { headers, body }))
     }

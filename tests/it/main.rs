@@ -10,8 +10,12 @@
 mod browser;
 mod connect;
 mod demo;
+mod dns;
+mod drain;
 mod http1;
 mod ldap;
 mod load;
+mod reload;
 mod reverse_proxy;
 mod support;
+mod tls;
