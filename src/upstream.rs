@@ -35,7 +35,7 @@ use crate::{
     permit::Permit,
     relay,
     shutdown::Tasks,
-    web::{self, Answer, Body},
+    web::{self, Answer, Body, headers},
 };
 
 mod body;
@@ -79,7 +79,7 @@ pub struct Exchange<'a> {
     pub request: Request<Body>,
     /// Ends it when one fires: the session ended, the policy changed.
     pub stop: Vec<CancellationToken>,
-    /// Is told of a WebSocket's bytes while it runs, and of its end.
+    /// Told of a WebSocket's bytes while it runs, and of its end.
     pub relayed: Arc<Relayed>,
 }
 
@@ -393,7 +393,7 @@ impl<'a> Plan<'a> {
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);
-        head::strip_hop_by_hop(&mut headers);
+        headers::strip_hop_by_hop(&mut headers);
         headers.remove(HOST);
         if body.is_end_stream() {
             headers.remove(EXPECT);
@@ -485,7 +485,7 @@ impl<'a> Plan<'a> {
     fn answer(&self, answer: Response<Incoming>, held: Held) -> Result<Answer, &'static str> {
         let (mut parts, incoming) = answer.into_parts();
         head::settle_framing(&mut parts.headers)?;
-        head::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_hop_by_hop(&mut parts.headers);
         let body = Receiving::start(incoming, held, self.progress, self.stop.clone());
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;

@@ -82,8 +82,7 @@ impl Backend {
         if !end.is_complete() {
             device.cut_off();
         }
-        // It was not set before: a tunnel runs once.
-        let _set = relayed.end.set(end.label());
+        relayed.ended(&end);
     }
 }
 

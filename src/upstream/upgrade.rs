@@ -25,7 +25,7 @@ use crate::{
     crypto,
     metrics::access_log::Relayed,
     relay::{self, Limits},
-    web::{Answer, Body, Stream},
+    web::{Answer, Body, Stream, headers},
 };
 
 /// How a device asked for a WebSocket.
@@ -115,9 +115,9 @@ impl Upgrade {
         let upgraded = hyper::upgrade::on(&mut answer);
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = std::mem::take(answer.headers_mut());
-        let headers = response.headers_mut();
-        head::strip_hop_by_hop(headers);
-        headers.remove(CONTENT_LENGTH);
+        let fields = response.headers_mut();
+        headers::strip_hop_by_hop(fields);
+        fields.remove(CONTENT_LENGTH);
         *response.status_mut() = match self {
             Self::Http1 => {
                 let headers = response.headers_mut();
@@ -126,7 +126,7 @@ impl Upgrade {
                 StatusCode::SWITCHING_PROTOCOLS
             }
             Self::Http2 => {
-                headers.remove(SEC_WEBSOCKET_ACCEPT);
+                fields.remove(SEC_WEBSOCKET_ACCEPT);
                 StatusCode::OK
             }
         };
@@ -151,7 +151,6 @@ pub(super) struct Relay {
     pub(super) held: Held,
     pub(super) limits: Limits,
     pub(super) stop: Vec<CancellationToken>,
-    /// Bytes as they move, and its end once it has one.
     pub(super) relayed: Arc<Relayed>,
 }
 
@@ -164,9 +163,8 @@ impl Relay {
                 let backend = TokioIo::new(upgraded);
                 let counts = &self.relayed.counts;
                 let end = relay::relay(&mut device, backend, self.limits, &self.stop, counts).await;
+                self.relayed.ended(&end);
                 debug!(%node, ?end, "websocket ended");
-                // It was not set before: a relay runs once.
-                let _set = self.relayed.end.set(end.label());
                 if !end.is_complete() {
                     device.cut_off();
                 }

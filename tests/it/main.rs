@@ -10,11 +10,15 @@
 mod browser;
 mod connect;
 mod demo;
+mod dns;
+mod drain;
 mod http1;
 mod http2;
 mod ldap;
 mod load;
+mod reload;
 mod reverse_proxy;
 mod support;
+mod tls;
 mod upstream;
 mod websocket;
