@@ -159,7 +159,7 @@ pub(super) struct Progress {
     stalled: AtomicBool,
     task: AtomicWaker,
     /// The task that sends for this stream since it was taken over.
-    sender: OnceLock<Arc<Progress>>,
+    sender: OnceLock<Arc<Self>>,
     cut: AtomicBool,
     streams: Arc<Streams>,
 }
