@@ -13,5 +13,6 @@ mod demo;
 mod http1;
 mod ldap;
 mod load;
+mod login;
 mod reverse_proxy;
 mod support;
