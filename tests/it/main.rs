@@ -15,4 +15,5 @@ mod ldap;
 mod load;
 mod login;
 mod reverse_proxy;
+mod session;
 mod support;

@@ -23,7 +23,10 @@ pub(crate) struct Curl {
 impl Curl {
     /// The values of a header, over all answers.
     pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
-        let lines = self.trace.lines().filter_map(|line| line.strip_prefix("< "));
+        let lines = self
+            .trace
+            .lines()
+            .filter_map(|line| line.strip_prefix("< "));
         lines
             .filter_map(|line| line.split_once(": "))
             .filter(|(key, _)| key.eq_ignore_ascii_case(name))
