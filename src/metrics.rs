@@ -34,6 +34,8 @@ pub struct Metrics {
     pub tunnels_ended: Family<ByEnd, Counter>,
     /// Bytes of tunnels and upgraded connections, by direction.
     pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Checks of passwords, by outcome.
+    pub password_checks: PasswordChecks,
     /// Reloads, by result.
     pub reloads: Family<ByResult, Counter>,
     sessions: Gauge,
@@ -102,6 +104,7 @@ impl Metrics {
             tunnels: Gauge::default(),
             tunnels_ended: Family::default(),
             tunnel_bytes: Family::default(),
+            password_checks: PasswordChecks::default(),
             reloads: Family::default(),
             sessions: Gauge::default(),
             panics: Gauge::default(),
@@ -145,6 +148,11 @@ impl Metrics {
             "Bytes of tunnels and upgraded connections",
             Unit::Bytes,
             m.tunnel_bytes.clone(),
+        );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            m.password_checks.clone(),
         );
         r.register("reloads", "Reloads by result", m.reloads.clone());
         r.register("sessions", "Sessions in force", m.sessions.clone());
@@ -319,6 +327,16 @@ pub struct ByEnd {
 pub struct ByDirection {
     /// `up`: from the device.
     pub direction: &'static str,
+}
+
+/// Checks of passwords, counted by the stage that makes them.
+pub type PasswordChecks = Family<ByOutcome, Counter>;
+
+/// Label: `right`, `wrong`, `limited` (refused unasked) or `unanswered`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What the check came to.
+    pub outcome: &'static str,
 }
 
 /// Label: `good` or `bad`.

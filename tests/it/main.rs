@@ -16,6 +16,8 @@ mod http1;
 mod ldap;
 mod load;
 mod reload;
+mod login;
 mod reverse_proxy;
+mod session;
 mod support;
 mod tls;

@@ -132,8 +132,14 @@ pub(crate) fn haproxy(server: &str) -> Peer {
     })
 }
 
-/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`.
+/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`; over
+/// LDAPS when it has a certificate.
 pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
+    slapd_by(if tls.is_some() { "ldaps" } else { "ldap" }, tls)
+}
+
+/// The same, by `ldap` or `ldaps`: with `ldap` a certificate is for StartTLS.
+pub(crate) fn slapd_by(scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
     start("slapd", |directory, address| {
         let ssl = tls.map_or(String::new(), |(pair, ca)| {
             format!(
@@ -172,7 +178,6 @@ pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
             "slapadd: {}",
             String::from_utf8_lossy(&added.stderr)
         );
-        let scheme = if tls.is_some() { "ldaps" } else { "ldap" };
         vec![
             "-d".into(),
             "0".into(),
