@@ -167,7 +167,7 @@ impl Permit {
     }
 
     /// The ids of the policies that allowed it.
-    pub fn policies(&self) -> &[Arc<str>] {
+    pub fn policies(&self) -> &Arc<[Arc<str>]> {
         &self.policies
     }
 

@@ -93,7 +93,11 @@ impl Error {
             _ => {
                 let told = self.proxy_error();
                 let id = record.refuse(self.stage(), chain(self));
-                (page::refusal(told.status, self.sentence(), id), told, Some(id))
+                (
+                    page::refusal(told.status, self.sentence(), id),
+                    told,
+                    Some(id),
+                )
             }
         };
         if let Some(id) = id {

@@ -132,7 +132,7 @@ impl Site {
     ) {
         if let Some(served) = response.extensions().get::<crate::upstream::Served>() {
             record.backend = Some(served.address);
-            record.target = Some(served.node.name().to_string());
+            record.target = Some(Arc::clone(served.node.name()));
         }
         let headers = response.headers_mut();
         for name in headers::strip_set_cookies(headers) {

@@ -88,7 +88,7 @@ impl Service {
         headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<(Arc<Session>, Permit), Error> {
-        record.target = Some(target.to_string());
+        record.target = Some(target.to_string().into());
         let session = gateway
             .login
             .identify_tunnel(&self.peer, headers, record)
@@ -99,7 +99,7 @@ impl Service {
         let candidate = gateway.policy.judge(&session, self.source(), target)?;
         let addresses = gateway.dialer.resolve(candidate.target()).await?;
         let permit = gateway.policy.confirm(&candidate, &addresses)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         Ok((session, permit))
     }
 
@@ -135,7 +135,7 @@ impl Service {
         let permit = gateway
             .policy
             .open(session.as_deref(), self.source(), app)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
         let target = path.with_query(head.uri().query())?;
