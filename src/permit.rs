@@ -55,7 +55,13 @@ impl Host {
         if name.len() > 253 || numeric || !labels {
             return Err(NotAHost);
         }
-        Ok(Self::Name(name.to_ascii_lowercase().into()))
+        Ok(Self::Name(
+            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+                name.to_ascii_lowercase().into()
+            } else {
+                name.into()
+            },
+        ))
     }
 }
 
