@@ -10,6 +10,7 @@
 mod browser;
 mod connect;
 mod demo;
+mod dmz;
 mod http1;
 mod ldap;
 mod load;
