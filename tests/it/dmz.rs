@@ -40,7 +40,7 @@ fn devices_reach_what_both_firewalls_let_through_and_nothing_else() {
         assert_ne!(world.inner.packets("tunnels6"), 0);
     }
 
-    for counter in ["dns", "pools", "tunnels"] {
+    for counter in ["directory", "dns", "pools", "tunnels"] {
         assert_ne!(world.inner.packets(counter), 0, "{counter}");
     }
     // Health checks and all included, nothing has left from an address that no rule names, and
@@ -95,6 +95,7 @@ fn the_gateway_itself_and_all_that_is_not_inside_are_refused() {
         ("203.0.113.7:443", "the gateway's own"),
         ("published.corp.test:443", "the gateway's own"),
         ("10.10.0.53:53", "a server of the gateway"),
+        ("ldap.corp.test:636", "a server of the gateway"),
         ("elsewhere.corp.test:80", "not inside"),
         ("10.3.0.2:22", "not inside"),
     ] {

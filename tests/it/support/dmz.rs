@@ -6,7 +6,8 @@
 //! ```
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -30,7 +31,7 @@ pub(crate) struct Dmz {
     pub(crate) outer: Namespace,
     /// The gateway's machine.
     pub(crate) dmz: Namespace,
-    /// Between DMZ and inside. Counters: `dns`, `late`, `pools`, `tunnels`, `wrong`.
+    /// Between DMZ and inside. Counters: `directory`, `dns`, `late`, `pools`, `tunnels`, `wrong`.
     pub(crate) inner: Namespace,
     _core: Namespace,
     _inside: Namespace,
@@ -192,6 +193,13 @@ fn company(site: &Site, isp: &Namespace, inside: &Namespace, ipv6: bool) -> Vec<
         "location / { return 200 \"public site\\n\"; }",
         None,
     ));
+    let directory = site.authority.issue("ldap", &["ldap.corp.test"]);
+    peers.push(peers::slapd_on(
+        &inside.at("10.10.0.9:636"),
+        Some((&directory, &site.path("ca.pem"))),
+    ));
+    let secret = site.write("ldap-secret", "service secret\n");
+    fs::set_permissions(secret, Permissions::from_mode(0o600)).unwrap();
     // The same names, two answers.
     let names: Vec<_> = PUBLIC_NAMES
         .iter()
@@ -233,6 +241,7 @@ const PUBLIC_NAMES: &[(&str, &str)] = &[
 const INSIDE_NAMES: &[(&str, &str)] = &[
     ("intranet.corp.test", "10.20.0.10"),
     ("intranet6.corp.test", "fd00:20::10"),
+    ("ldap.corp.test", "10.10.0.9"),
     ("portal.corp.test", "10.10.0.10"),
     ("xm1.corp.test", "10.10.0.21"),
     ("xm2.corp.test", "10.10.0.22"),
@@ -271,6 +280,7 @@ const GATEWAY: &str = "\
     addr add 10.2.0.4/24 dev inner
     addr add 10.2.0.5/24 dev inner
     addr add 10.2.0.6/24 dev inner
+    addr add 10.2.0.7/24 dev inner
     addr add fd00:2::5/64 dev inner nodad
     addr add fd00:2::6/64 dev inner nodad
     addr add fd00:2::4/64 dev inner nodad
@@ -306,6 +316,7 @@ const CORE: &str = "\
 const INSIDE: &str = "\
     addr add 10.4.0.2/24 dev core
     addr add fd00:4::2/64 dev core nodad
+    addr add 10.10.0.9/32 dev lo
     addr add 10.10.0.10/32 dev lo
     addr add 10.10.0.21/32 dev lo
     addr add 10.10.0.22/32 dev lo
@@ -351,6 +362,7 @@ table ip nat {
 const INNER_RULES: &str = "
 define silent = { destination-unreachable, packet-too-big, time-exceeded, echo-request, echo-reply }
 table inet wall {
+    counter directory { }
     counter dns { }
     counter late { }
     counter pools { }
@@ -367,6 +379,7 @@ table inet wall {
     }
     chain gateway {
         ip saddr 10.2.0.5 ip daddr 10.10.0.53 meta l4proto { tcp, udp } th dport 53 counter name dns accept
+        ip saddr 10.2.0.7 ip daddr 10.10.0.9 tcp dport 636 counter name directory accept
         ip saddr 10.2.0.5 ip daddr 10.10.0.10 tcp dport 80 counter name pools accept
         ip saddr 10.2.0.5 ip daddr { 10.10.0.21, 10.10.0.22 } tcp dport 8443 counter name pools accept
         ip saddr 10.2.0.6 ip daddr 10.20.0.0/16 tcp dport 80 counter name tunnels accept
@@ -428,9 +441,15 @@ const CONFIGURATION: &str = r#"
     chain = "gw.pem"
     key = "file:gw.key"
 
-    [directory.local]
-    type = "users"
-    file = "users"
+    [directory.corp]
+    type = "ldap"
+    servers = ["ldaps://ldap.corp.test"]
+    ca = "ca.pem"
+    bind_dn = "cn=ravelin,dc=corp,dc=test"
+    bind_password = "file:ldap-secret"
+    user_base = "ou=people,dc=corp,dc=test"
+    group_base = "dc=corp,dc=test"
+    source = ["10.2.0.7"]
 
     [network]
     inside = [

@@ -162,7 +162,12 @@ pub(crate) fn dns_on(machine: &impl Machine, names: &[(&str, &str)]) -> Peer {
 
 /// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`.
 pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
-    start(&Loopback, "slapd", |directory, address| {
+    slapd_on(&Loopback, tls)
+}
+
+/// The same on some machine.
+pub(crate) fn slapd_on(machine: &impl Machine, tls: Option<(&Pair, &Path)>) -> Peer {
+    start(machine, "slapd", |directory, address| {
         let ssl = tls.map_or(String::new(), |(pair, ca)| {
             format!(
                 "TLSCertificateFile {}\nTLSCertificateKeyFile {}\nTLSCACertificateFile {}\n",
