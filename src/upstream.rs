@@ -311,7 +311,7 @@ impl Upstream {
                 }
                 return Err(Error::Connect {
                     node: Arc::clone(node.name()),
-                    source,
+                    source: Box::new(source),
                 });
             }
         };
@@ -639,7 +639,7 @@ pub enum Error {
         /// `host:port`.
         node: Arc<str>,
         /// What `dial` says.
-        source: dial::Error,
+        source: Box<dial::Error>,
     },
     /// The request's body ended before its end, or is too large.
     #[error("sending the request's body")]
