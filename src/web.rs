@@ -21,6 +21,7 @@ pub mod path;
 mod place;
 pub(crate) mod service;
 pub mod stream;
+pub mod surface;
 #[cfg(test)]
 mod testing;
 

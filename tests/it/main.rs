@@ -21,3 +21,4 @@ mod ldap;
 mod load;
 mod reverse_proxy;
 mod support;
+mod surface;
