@@ -247,7 +247,6 @@ fn withstands(shape: &str, arguments: &[&str]) {
     );
     assert!(served > 0, "{shape}");
     let grown = most.saturating_sub(before) >> 20;
-    println!("{shape}: {did}, {served} good requests, {grown} MiB more");
     assert!(grown < 32, "{shape}: {grown} MiB more; {did}");
 }
 

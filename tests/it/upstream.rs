@@ -255,127 +255,82 @@ fn a_method_that_nobody_knows_is_the_backends_to_refuse() {
 async fn forms_of_the_target_that_are_not_for_sites_lead_nowhere() {
     let world = World::new();
     let device = Device::new(world.gateway.address, &world.authority(), &[]);
-    let port = world.gateway.address.port();
-    let inside = world.intranet.address;
+    let own = format!("gw.ravelin.test:{}", world.gateway.address.port());
+    let inside = world.intranet.address.to_string();
     let credential = basic();
     let mut wrong = Vec::new();
 
-    for (name, statuses, line) in [
-        (
-            "intranet.apps.test",
-            [400, 403],
-            "OPTIONS * HTTP/1.1".to_owned(),
-        ),
-        ("gw.ravelin.test", [404, 404], "OPTIONS * HTTP/1.1".into()),
-        ("intranet.apps.test", [400, 403], "GET * HTTP/1.1".into()),
-        // Only what the handshake was made for, and never another place through a site.
-        (
-            "intranet.apps.test",
-            [405, 405],
-            format!("GET http://{inside}/ HTTP/1.1"),
-        ),
-        (
-            "intranet.apps.test",
-            [405, 405],
-            format!("CONNECT {inside} HTTP/1.1"),
-        ),
-        (
-            "intranet.apps.test",
-            [400, 421],
-            format!("GET https://{inside}/ HTTP/1.1"),
-        ),
-        // A tunnel to the gateway itself is none.
-        (
-            "gw.ravelin.test",
-            [403, 502],
-            format!("GET http://gw.ravelin.test:{port}/ HTTP/1.1"),
-        ),
-        (
-            "gw.ravelin.test",
-            [403, 502],
-            format!("CONNECT gw.ravelin.test:{port} HTTP/1.1"),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT intranet.corp.test HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT intranet.corp.test: HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT intranet.corp.test:0 HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT intranet.corp.test:99999 HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT alice@intranet.corp.test:80 HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "CONNECT http://intranet.corp.test:80/ HTTP/1.1".into(),
-        ),
-        ("gw.ravelin.test", [400, 400], "CONNECT / HTTP/1.1".into()),
-        ("gw.ravelin.test", [400, 400], "CONNECT * HTTP/1.1".into()),
-        (
-            "gw.ravelin.test",
-            [400, 403],
-            "CONNECT 0x7f.1:80 HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 403],
-            "CONNECT 2130706433:80 HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "GET ftp://intranet.corp.test/ HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "GET http:///path HTTP/1.1".into(),
-        ),
-        (
-            "gw.ravelin.test",
-            [400, 400],
-            "GET http://alice@intranet.corp.test/ HTTP/1.1".into(),
-        ),
-    ] {
-        let host = line.split([' ']).nth(1).unwrap();
-        let host = host
-            .split("://")
-            .nth(1)
-            .map_or(name, |rest| rest.split('/').next().unwrap());
-        let mut connection = device.connect(name).await;
-        let request = format!(
-            "{line}\r\nHost: {host}\r\nAuthorization: {credential}\r\n\
-             Proxy-Authorization: {credential}\r\nConnection: close\r\n\r\n"
-        );
-        connection.write_all(request.as_bytes()).await.unwrap();
+    for (name, statuses, lines) in LEAD_NOWHERE {
+        for line in lines {
+            let line = line.replace("OWN", &own).replace("INSIDE", &inside);
+            let host = line.split_once("://").map_or(name, |(_, rest)| {
+                rest.split(['/', ' ']).next().unwrap_or_default()
+            });
+            let mut connection = device.connect(name).await;
+            let request = format!(
+                "{line} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {credential}\r\n\
+                 Proxy-Authorization: {credential}\r\nConnection: close\r\n\r\n"
+            );
+            connection.write_all(request.as_bytes()).await.unwrap();
 
-        let answer = String::from_utf8_lossy(&read_all(&mut connection).await).into_owned();
+            let answer = read_all(&mut connection).await;
 
-        let status: u16 = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
-        if !statuses.contains(&status) {
-            wrong.push((line, status));
-            continue;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let status: u16 = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
+            if statuses.contains(&status) {
+                explained(&world, &answer);
+            } else {
+                wrong.push((line, status));
+            }
         }
-        explained(&world, &answer);
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
+
+/// The name of the handshake, the statuses that are right, and request lines.
+const LEAD_NOWHERE: [(&str, &[u16], &[&str]); 6] = [
+    ("intranet.apps.test", &[400, 403], &["OPTIONS *", "GET *"]),
+    // Only what the handshake was made for, and never another place through a site.
+    (
+        "intranet.apps.test",
+        &[405],
+        &["GET http://INSIDE/", "CONNECT INSIDE"],
+    ),
+    (
+        "intranet.apps.test",
+        &[400, 421],
+        &["GET https://INSIDE/", "GET https://other.apps.test/"],
+    ),
+    ("gw.ravelin.test", &[404], &["OPTIONS *"]),
+    // A tunnel to the gateway itself is none; nor are addresses that only some can read.
+    (
+        "gw.ravelin.test",
+        &[400, 403, 502],
+        &[
+            "GET http://OWN/",
+            "CONNECT OWN",
+            "CONNECT 0x7f.1:80",
+            "CONNECT 2130706433:80",
+        ],
+    ),
+    (
+        "gw.ravelin.test",
+        &[400],
+        &[
+            "CONNECT intranet.corp.test",
+            "CONNECT intranet.corp.test:",
+            "CONNECT intranet.corp.test:0",
+            "CONNECT intranet.corp.test:99999",
+            "CONNECT alice@intranet.corp.test:80",
+            "CONNECT http://intranet.corp.test:80/",
+            "CONNECT /",
+            "CONNECT *",
+            "GET ftp://intranet.corp.test/",
+            "GET http:///path",
+            "GET http://alice@intranet.corp.test/",
+        ],
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn absolute_form_with_our_own_name_is_the_same_as_a_path() {
