@@ -10,10 +10,14 @@
 mod browser;
 mod connect;
 mod demo;
+mod dns;
+mod drain;
 mod http1;
 mod ldap;
 mod load;
 mod login;
+mod reload;
 mod reverse_proxy;
 mod session;
 mod support;
+mod tls;

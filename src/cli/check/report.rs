@@ -135,6 +135,7 @@ mod tests {
         problems(&refused, false)
     }
 
+    /// The value of an unknown key is not shown: it might be a misspelt secret.
     #[test]
     fn a_problem_shows_its_line_and_what_was_meant() {
         let text = include_str!("../../../examples/ravelin.toml")
@@ -152,7 +153,7 @@ mod tests {
             format!(
                 "ravelin.toml:{line}:17: pool.xenmobile.persistence.coookie: is an unknown key; did\n    \
                      you mean cookie?\n   \
-                 {line} | persistence = {{ coookie = \"ACNODEID\", idle = \"8h\" }}\n       \
+                 {line} | persistence = {{ coookie …\n       \
                         |                 ^^^^^^^\n\n\
                  1 problem\n"
             )
