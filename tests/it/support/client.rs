@@ -46,6 +46,22 @@ impl Curl {
 /// Runs curl with these arguments; every name of the tests leads to the gateway.
 pub(crate) fn curl(gateway: SocketAddr, authority: &Path, arguments: &[&str]) -> Curl {
     let mut command = Command::new("curl");
+    for host in [
+        "gw.ravelin.test",
+        "intranet.apps.test",
+        "store.apps.test",
+        "xm.apps.test",
+        "other.apps.test",
+    ] {
+        command
+            .arg("--resolve")
+            .arg(format!("{host}:{}:127.0.0.1", gateway.port()));
+    }
+    run(command, authority, arguments)
+}
+
+/// Runs a command that starts curl, with these arguments besides.
+pub(crate) fn run(mut command: Command, authority: &Path, arguments: &[&str]) -> Curl {
     command.args([
         "--silent",
         "--show-error",
@@ -61,17 +77,6 @@ pub(crate) fn curl(gateway: SocketAddr, authority: &Path, arguments: &[&str]) ->
         .arg(authority)
         .arg("--proxy-cacert")
         .arg(authority);
-    for host in [
-        "gw.ravelin.test",
-        "intranet.apps.test",
-        "store.apps.test",
-        "xm.apps.test",
-        "other.apps.test",
-    ] {
-        command
-            .arg("--resolve")
-            .arg(format!("{host}:{}:127.0.0.1", gateway.port()));
-    }
     command.args(arguments);
     outcome(&command.output().unwrap())
 }
