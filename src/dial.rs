@@ -88,6 +88,7 @@ impl Dialer {
             options: Options {
                 connect_timeout: network.connect_timeout,
                 keepalive: network.keepalive,
+                mss: network.mss,
                 user_timeout: network.user_timeout,
             },
             source: network.source.clone(),

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub tunnels_ended: Family<ByEnd, Counter>,
     /// Bytes of tunnels and upgraded connections, by direction.
     pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Checks of passwords, by outcome.
+    pub password_checks: PasswordChecks,
     /// Reloads, by result.
     pub reloads: Family<ByResult, Counter>,
     sessions: Gauge,
@@ -45,6 +47,8 @@ pub struct Metrics {
     handshakes: Family<ByHandshake, Counter>,
     turned_away: Family<ByReason, Counter>,
     registry: Mutex<Registry>,
+    /// Stands for an app where the gateway itself answered.
+    no_app: Arc<str>,
 }
 
 /// One node as the metrics show it.
@@ -102,6 +106,7 @@ impl Metrics {
             tunnels: Gauge::default(),
             tunnels_ended: Family::default(),
             tunnel_bytes: Family::default(),
+            password_checks: PasswordChecks::default(),
             reloads: Family::default(),
             sessions: Gauge::default(),
             panics: Gauge::default(),
@@ -112,70 +117,10 @@ impl Metrics {
             handshakes: Family::default(),
             turned_away: Family::default(),
             registry: Mutex::default(),
+            no_app: "gateway".into(),
         };
-        let r = &mut registry;
-        let m = &metrics;
-        r.register("connections", "Open connections", m.connections.clone());
-        r.register("accepted", "Connections accepted", m.accepted.clone());
-        r.register("requests", "Requests that ended", m.requests.clone());
-        r.register("requests_in_hand", "Requests in hand", m.in_hand.clone());
-        r.register_with_unit(
-            "answer",
-            "Time to the head of an answer",
-            Unit::Seconds,
-            m.latency.clone(),
-        );
-        r.register(
-            "refusals",
-            "Refusals by stage and status",
-            m.refusals.clone(),
-        );
-        r.register(
-            "tunnels",
-            "Open tunnels and upgraded connections",
-            m.tunnels.clone(),
-        );
-        r.register(
-            "tunnels_ended",
-            "Tunnels that ended",
-            m.tunnels_ended.clone(),
-        );
-        r.register_with_unit(
-            "tunnel",
-            "Bytes of tunnels and upgraded connections",
-            Unit::Bytes,
-            m.tunnel_bytes.clone(),
-        );
-        r.register("reloads", "Reloads by result", m.reloads.clone());
-        r.register("sessions", "Sessions in force", m.sessions.clone());
-        r.register("panics", "Tasks that panicked: bugs", m.panics.clone());
-        r.register(
-            "log_lines_lost",
-            "Access log lines lost because the output stood still",
-            m.log_lines_lost.clone(),
-        );
-        r.register("node_up", "1 when a node takes requests", m.node_up.clone());
-        r.register(
-            "node_requests",
-            "Requests a node has in hand",
-            m.node_requests.clone(),
-        );
-        r.register(
-            "handshakes",
-            "TLS handshakes completed, full or resumed",
-            m.handshakes.clone(),
-        );
-        r.register(
-            "turned_away",
-            "Connections closed before anything was served, by reason",
-            m.turned_away.clone(),
-        );
-        r.register_with_unit(
-            "certificate_expiry",
-            "End of a certificate's validity, since the epoch",
-            Unit::Seconds,
-            m.certificate_expiry.clone(),
-        );
+        metrics.name_events(&mut registry);
+        metrics.name_states(&mut registry);
         *metrics
             .registry
             .lock()
@@ -183,7 +128,85 @@ impl Metrics {
         metrics
     }
 
-    /// The page that Prometheus reads (OpenMetrics text, version 1.0.0).
+    /// Names what is counted as it happens.
+    fn name_events(&self, r: &mut Registry) {
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("accepted", "Connections accepted", self.accepted.clone());
+        r.register("requests", "Requests that ended", self.requests.clone());
+        r.register("requests_in_hand", "Requests in hand", self.in_hand.clone());
+        r.register_with_unit(
+            "answer",
+            "Time to the head of an answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        r.register(
+            "refusals",
+            "Refusals by stage and status",
+            self.refusals.clone(),
+        );
+        r.register(
+            "tunnels",
+            "Open tunnels and upgraded connections",
+            self.tunnels.clone(),
+        );
+        r.register(
+            "tunnels_ended",
+            "Tunnels that ended",
+            self.tunnels_ended.clone(),
+        );
+        r.register_with_unit(
+            "tunnel",
+            "Bytes of tunnels and upgraded connections",
+            Unit::Bytes,
+            self.tunnel_bytes.clone(),
+        );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            self.password_checks.clone(),
+        );
+        r.register("reloads", "Reloads by result", self.reloads.clone());
+    }
+
+    /// Names what is read when somebody asks.
+    fn name_states(&self, r: &mut Registry) {
+        r.register("sessions", "Sessions in force", self.sessions.clone());
+        r.register("panics", "Tasks that panicked: bugs", self.panics.clone());
+        r.register(
+            "log_lines_lost",
+            "Access log lines lost because the output stood still",
+            self.log_lines_lost.clone(),
+        );
+        r.register(
+            "node_up",
+            "1 when a node takes requests",
+            self.node_up.clone(),
+        );
+        r.register(
+            "node_requests",
+            "Requests a node has in hand",
+            self.node_requests.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            self.turned_away.clone(),
+        );
+        r.register_with_unit(
+            "certificate_expiry",
+            "End of a certificate's validity, since the epoch",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+    }
+
+    /// The page that Prometheus reads (`OpenMetrics` text, version 1.0.0).
     pub fn page(&self, reading: &Reading) -> String {
         self.sessions.set(clamp(reading.sessions as u64));
         self.panics.set(clamp(reading.panics));
@@ -235,13 +258,15 @@ impl Metrics {
         page
     }
 
-    /// Counts the end of a request.
-    pub fn request_ended(&self, app: &str, status: u16, took: Duration) {
-        let app = app.to_owned();
+    /// Counts the end of a request: an app's, or one that the gateway itself answered.
+    pub fn request_ended(&self, app: Option<&Arc<str>>, status: u16, took: Duration) {
+        let app = Arc::clone(app.unwrap_or(&self.no_app));
+        let by_answer = ByAnswer { app, status };
+        self.requests.get_or_create(&by_answer).inc();
+        let by_app = ByApp { app: by_answer.app };
         self.latency
-            .get_or_create(&ByApp { app: app.clone() })
+            .get_or_create(&by_app)
             .observe(took.as_secs_f64());
-        self.requests.get_or_create(&ByAnswer { app, status }).inc();
     }
 }
 
@@ -282,18 +307,18 @@ pub struct ByListener {
     pub listener: String,
 }
 
-/// Label: an app's name, or `gateway`, `tunnel`.
+/// Label: an app's name, or `gateway`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByApp {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
 }
 
 /// Labels: app and status.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByAnswer {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
     /// HTTP status.
     pub status: u16,
 }
@@ -319,6 +344,16 @@ pub struct ByEnd {
 pub struct ByDirection {
     /// `up`: from the device.
     pub direction: &'static str,
+}
+
+/// Checks of passwords, counted by the stage that makes them.
+pub type PasswordChecks = Family<ByOutcome, Counter>;
+
+/// Label: `right`, `wrong`, `limited` (refused unasked) or `unanswered`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What the check came to.
+    pub outcome: &'static str,
 }
 
 /// Label: `good` or `bad`.

@@ -34,6 +34,7 @@ pub struct Policy {
     set: Set,
     cache: Cache,
     generation: u64,
+    by_configuration: Arc<[Arc<str>]>,
 }
 
 impl Policy {
@@ -49,6 +50,7 @@ impl Policy {
             set: load::load(files)?,
             cache: Cache::new(CACHED),
             generation: NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+            by_configuration: [Arc::from(BY_CONFIGURATION)].into(),
         })
     }
 
@@ -176,7 +178,7 @@ impl Policy {
             pool: Arc::clone(&app.pool.name),
         };
         let policies = match (app.authorization, principal) {
-            (Authorization::Backend, _) => Arc::from([Arc::from(BY_CONFIGURATION)]),
+            (Authorization::Backend, _) => Arc::clone(&self.by_configuration),
             (Authorization::Gateway, None) => return Err(Denied::by_default()),
             (Authorization::Gateway, Some(principal)) => {
                 let subject = Subject::new(principal, source);
@@ -205,6 +207,23 @@ impl Policy {
 /// Every problem of Cedar files, for `ravelin check`; empty when [`Policy::load`] takes them.
 pub fn check(files: &[PathBuf]) -> Vec<Error> {
     load::load(files).err().unwrap_or_default()
+}
+
+/// Every app that a policy of these files names: for `ravelin check`, which knows the apps there
+/// are. Empty when something is wrong with the files: [`check`] tells that.
+pub fn apps(files: &[PathBuf]) -> Vec<Mention> {
+    load::apps(files).unwrap_or_default()
+}
+
+/// A place where a policy names an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column, counted from 1, when known.
+    pub place: Option<(usize, usize)>,
+    /// The app's name.
+    pub app: String,
 }
 
 /// On whose behalf something is judged.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Collected, StreamBody};
 use hyper_util::rt::TokioIo;
@@ -99,7 +99,7 @@ impl World {
             app: &self.app,
             session: Some("S-1".into()),
             connection: 1,
-            authority: "app.test",
+            authority: HeaderValue::from_static("app.test"),
             target,
             upgrade: Upgrade::asked(&request, None),
             request,
@@ -261,14 +261,14 @@ async fn reflect(
     let te = request.headers().get("te").cloned();
     let read = request.into_body().collect().await.unwrap().to_bytes();
     let mut trailers = http::HeaderMap::new();
-    trailers.insert("x-te", te.unwrap_or(http::HeaderValue::from_static("none")));
+    trailers.insert("x-te", te.unwrap_or(HeaderValue::from_static("none")));
     let frames = [
         Ok(Frame::data(text.into())),
         Ok(Frame::data(read)),
         Ok(Frame::trailers(trailers)),
     ];
     let body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
-    let challenge = http::HeaderValue::from_static("NTLM");
+    let challenge = HeaderValue::from_static("NTLM");
     let mut response = Response::new(body);
     response.headers_mut().insert("www-authenticate", challenge);
     Ok(response)
