@@ -17,6 +17,7 @@ mod browser;
 mod connect;
 mod demo;
 mod http1;
+mod layout;
 mod ldap;
 mod load;
 mod reverse_proxy;
