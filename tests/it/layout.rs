@@ -431,7 +431,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["demo", "dial", "tls"]),
     ("toml", &["config/tree"]),
     ("tracing_subscriber", &["cli/run", "config/value"]),
-    ("x509_parser", &["demo/authority", "tls/certificates"]),
+    ("x509_parser", &["tls/certificates"]),
     (
         "zeroize",
         &[

@@ -16,10 +16,17 @@
 mod browser;
 mod connect;
 mod demo;
+mod dmz;
+mod dns;
+mod drain;
 mod http1;
 mod layout;
 mod ldap;
 mod load;
+mod login;
+mod reload;
 mod reverse_proxy;
+mod session;
 mod support;
 mod surface;
+mod tls;
