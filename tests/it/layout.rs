@@ -474,6 +474,11 @@ const BACKWARDS: &[(&str, &str, &str)] = &[
         "a permit is made with the policy's seal, which nobody else can make",
     ),
     (
+        "upstream/upgrade",
+        "metrics",
+        "as for tunnels: an upgraded connection has a relay's counts",
+    ),
+    (
         "tunnel",
         "metrics",
         "a relay's counts are made here and read by the journal",
