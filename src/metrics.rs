@@ -198,6 +198,16 @@ impl Metrics {
             "Requests a node has in hand",
             self.node_requests.clone(),
         );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            self.turned_away.clone(),
+        );
         r.register_with_unit(
             "certificate_expiry",
             "End of a certificate's validity, since the epoch",

@@ -145,7 +145,6 @@ mod tests {
         config::Tunnel {
             idle: Duration::from_secs(60),
             absolute: Duration::from_secs(60),
-            half_closed: Duration::from_secs(60),
             idle_by_port: BTreeMap::new(),
             max_per_session,
             opens_per_second,
