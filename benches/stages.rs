@@ -6,7 +6,10 @@ use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -65,10 +68,10 @@ fn session_of_a_browser(bencher: Bencher<'_, '_>, sessions: usize) {
 fn policy_asked_for_the_first_time(bencher: Bencher<'_, '_>, policies: usize) {
     let policy = policy(policies);
     let identity = identity("alice");
-    let mut number = 0_u64;
+    let number = AtomicU64::new(0);
     bencher
         .with_inputs(|| {
-            number += 1;
+            let number = number.fetch_add(1, Ordering::Relaxed);
             (Arc::from(format!("S-{number}")), target())
         })
         .bench_refs(|(session, target)| {

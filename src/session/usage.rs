@@ -144,6 +144,7 @@ mod tests {
     fn limits(max_per_session: usize, opens_per_second: u32) -> config::Tunnel {
         config::Tunnel {
             idle: Duration::from_secs(60),
+            half_closed: Duration::from_secs(60),
             absolute: Duration::from_secs(60),
             idle_by_port: BTreeMap::new(),
             max_per_session,

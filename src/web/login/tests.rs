@@ -10,7 +10,7 @@ use std::{
 use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HOST};
 
 use super::*;
-use crate::{auth, config::Files, listener::peer::Handshake, refusal};
+use crate::{config::Files, listener::peer::Handshake, refusal};
 
 const GATEWAY: &str = "gw.example.com";
 const APP: &str = "intranet.example.com";
