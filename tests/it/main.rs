@@ -21,6 +21,7 @@ mod dns;
 mod drain;
 mod http1;
 mod http2;
+mod layout;
 mod ldap;
 mod load;
 mod login;
