@@ -185,7 +185,7 @@ struct Registry {
 
 type User = (Arc<str>, Arc<str>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Limits {
     idle: Duration,
     absolute: Duration,
@@ -460,17 +460,30 @@ impl Sessions {
     /// Ends all sessions and revokes all device tokens of a user name, in every directory.
     /// Gives how many sessions ended.
     pub fn end_user(&self, user: &str) -> usize {
+        self.end_those(|identity| *identity.user == *user)
+    }
+
+    /// Ends all sessions and revokes all device tokens, those that nobody uses now as well. Gives
+    /// how many sessions ended.
+    pub fn end_all(&self) -> usize {
+        self.end_those(|_identity| true)
+    }
+
+    fn end_those(&self, whose: impl Fn(&Identity) -> bool) -> usize {
+        let finish = || {
+            let mut sessions = self.list();
+            sessions.retain(|session| whose(&session.identity));
+            for session in &sessions {
+                self.finish(session);
+            }
+            sessions.len()
+        };
+        // Sessions first: whoever makes a token with one looks afterwards whether it has ended.
+        // And again, since a token may have made one before it was revoked.
+        let before = finish();
         self.devices
-            .revoke(|token, _session| *token.identity.user == *user);
-        let sessions: Vec<_> = self
-            .list()
-            .into_iter()
-            .filter(|session| *session.identity.user == *user)
-            .collect();
-        for session in &sessions {
-            self.finish(session);
-        }
-        sessions.len()
+            .revoke(|token, _session| whose(&token.identity));
+        before.saturating_add(finish())
     }
 
     /// All sessions.
@@ -521,20 +534,17 @@ impl Registry {
         limits: &Limits,
     ) -> Result<(Arc<Session>, Option<Arc<Session>>), Full> {
         let session = Arc::new(session);
-        let mine = self.by_user.entry(user_of(&session.identity)).or_default();
-        let evicted = if mine.len() >= limits.max_per_user {
-            mine.pop_front()
-        } else {
-            None
-        };
+        let user = user_of(&session.identity);
+        let mine = self.by_user.get(&user).map_or(0, VecDeque::len);
+        let evicts = mine > 0 && mine >= limits.max_per_user;
+        // Before anything changes: a session that is off the list could not be ended any more.
+        if self.by_id.len().saturating_sub(usize::from(evicts)) >= limits.max {
+            return Err(Full);
+        }
+        let mine = self.by_user.entry(user).or_default();
+        let evicted = if evicts { mine.pop_front() } else { None };
         if let Some(oldest) = &evicted {
             self.by_id.remove(&oldest.id);
-        }
-        if self.by_id.len() >= limits.max {
-            if mine.is_empty() {
-                self.by_user.remove(&user_of(&session.identity));
-            }
-            return Err(Full);
         }
         mine.push_back(Arc::clone(&session));
         self.by_id

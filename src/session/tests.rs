@@ -204,6 +204,43 @@ fn killing_a_device_session_or_a_user_revokes_the_token() {
 }
 
 #[test]
+fn killing_all_revokes_the_tokens_that_nobody_uses_as_well() {
+    let store = store(10, 10);
+    let now = clock::now();
+    let (idle, _) = store.issue_device(person("alice"), "phone", now);
+    let (used, _) = store.issue_device(person("bob"), "phone", now);
+    store.find_device(&used, source(), now).unwrap().unwrap();
+    open(&store, "carol", now).unwrap();
+
+    assert_eq!(store.end_all(), 2);
+
+    for token in [idle, used] {
+        assert!(store.find_device(&token, source(), now).is_none());
+    }
+    assert!(store.list().is_empty());
+}
+
+#[test]
+fn a_session_that_finds_no_room_pushes_none_off_the_list() {
+    let store = store(3, 2);
+    let now = clock::now();
+    let first = open(&store, "alice", now).unwrap();
+    open(&store, "alice", now).unwrap();
+    open(&store, "bob", now).unwrap();
+    // A reload allows fewer than there are.
+    store.limits.store(Arc::new(Limits {
+        max: 1,
+        max_per_user: 2,
+        ..Limits::clone(&store.limits.load())
+    }));
+
+    assert_eq!(open(&store, "alice", now).err(), Some(Full));
+
+    assert!(store.end(first.id()));
+    assert!(first.ended().is_cancelled());
+}
+
+#[test]
 fn unknown_device_tokens_are_nothing() {
     let store = store(10, 10);
     for text in ["", "rvt_", "rvt_AAAA", &"rvt_".repeat(100_000)] {
