@@ -7,6 +7,7 @@
     reason = "a test that cannot set up its world must stop"
 )]
 
+mod attack;
 mod browser;
 mod connect;
 mod demo;

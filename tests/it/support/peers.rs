@@ -1,4 +1,4 @@
-//! Servers that others wrote: nginx, slapd, dnsmasq.
+//! Servers that others wrote: nginx, HAProxy, Python, slapd, dnsmasq.
 
 use std::{
     fs,
@@ -92,6 +92,45 @@ pub(crate) fn nginx(server: &str, tls: Option<&Pair>) -> Peer {
             directory.join("nginx.conf").display().to_string(),
         ]
     })
+}
+
+/// HAProxy in front of an HTTP backend.
+pub(crate) fn haproxy(backend: SocketAddr) -> Peer {
+    start("haproxy", |directory, address| {
+        let config = directory.join("haproxy.cfg");
+        fs::write(
+            &config,
+            format!(
+                "defaults\n mode http\n timeout client 30s\n timeout server 30s\n timeout connect 5s\n\
+                 frontend in\n bind {address}\n default_backend out\n\
+                 backend out\n server one {backend}\n"
+            ),
+        )
+        .unwrap();
+        vec!["-f".into(), config.display().to_string(), "-db".into()]
+    })
+}
+
+/// A site on Python's own HTTP server.
+pub(crate) fn python_site() -> Peer {
+    start("python3", |_directory, address| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/site.py");
+        vec![script.into(), address.to_string()]
+    })
+}
+
+/// The paths of all requests in the log of nginx or the Python site, sorted.
+pub(crate) fn paths(site: &Peer) -> Vec<String> {
+    let read = |name| fs::read_to_string(site.directory().join(name)).unwrap_or_default();
+    let log = read("access.log") + &read("output.log");
+    let mut paths: Vec<String> = log
+        .lines()
+        .filter_map(|line| line.split('"').nth(1))
+        .filter_map(|request| request.split(' ').nth(1))
+        .map(|target| target.split('?').next().unwrap_or_default().to_owned())
+        .collect();
+    paths.sort_unstable();
+    paths
 }
 
 /// dnsmasq that answers for `corp.test`: each `name=address`, and nothing for other names.
