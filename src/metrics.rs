@@ -34,6 +34,8 @@ pub struct Metrics {
     pub tunnels_ended: Family<ByEnd, Counter>,
     /// Bytes of tunnels and upgraded connections, by direction.
     pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Checks of passwords, by outcome.
+    pub password_checks: PasswordChecks,
     /// Reloads, by result.
     pub reloads: Family<ByResult, Counter>,
     sessions: Gauge,
@@ -42,7 +44,11 @@ pub struct Metrics {
     node_up: Family<ByNode, Gauge>,
     node_requests: Family<ByNode, Gauge>,
     certificate_expiry: Family<ByCertificate, Gauge<f64, AtomicU64>>,
+    handshakes: Family<ByHandshake, Counter>,
+    turned_away: Family<ByReason, Counter>,
     registry: Mutex<Registry>,
+    /// Stands for an app where the gateway itself answered.
+    no_app: Arc<str>,
 }
 
 /// One node as the metrics show it.
@@ -58,6 +64,17 @@ pub struct NodeReading {
     pub requests: usize,
 }
 
+/// What happened at one listener before anything could be served.
+#[derive(Debug)]
+pub struct ListenerReading {
+    /// Its name.
+    pub listener: Arc<str>,
+    /// Handshakes completed, by kind.
+    pub handshakes: [(&'static str, u64); 2],
+    /// Connections closed without being served, by reason.
+    pub turned_away: [(&'static str, u64); 5],
+}
+
 /// What is read when somebody asks, rather than counted as it happens.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -71,6 +88,8 @@ pub struct Reading {
     pub nodes: Vec<NodeReading>,
     /// Certificates and the end of their validity, in seconds since the epoch.
     pub certificates: Vec<(Arc<str>, i64)>,
+    /// All listeners.
+    pub listeners: Vec<ListenerReading>,
 }
 
 impl Metrics {
@@ -87,6 +106,7 @@ impl Metrics {
             tunnels: Gauge::default(),
             tunnels_ended: Family::default(),
             tunnel_bytes: Family::default(),
+            password_checks: PasswordChecks::default(),
             reloads: Family::default(),
             sessions: Gauge::default(),
             panics: Gauge::default(),
@@ -94,7 +114,10 @@ impl Metrics {
             node_up: Family::default(),
             node_requests: Family::default(),
             certificate_expiry: Family::default(),
+            handshakes: Family::default(),
+            turned_away: Family::default(),
             registry: Mutex::default(),
+            no_app: "gateway".into(),
         };
         let r = &mut registry;
         let m = &metrics;
@@ -129,6 +152,11 @@ impl Metrics {
             Unit::Bytes,
             m.tunnel_bytes.clone(),
         );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            m.password_checks.clone(),
+        );
         r.register("reloads", "Reloads by result", m.reloads.clone());
         r.register("sessions", "Sessions in force", m.sessions.clone());
         r.register("panics", "Tasks that panicked: bugs", m.panics.clone());
@@ -142,6 +170,16 @@ impl Metrics {
             "node_requests",
             "Requests a node has in hand",
             m.node_requests.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            m.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            m.turned_away.clone(),
         );
         r.register_with_unit(
             "certificate_expiry",
@@ -182,6 +220,25 @@ impl Metrics {
                 .get_or_create(&ByCertificate { certificate })
                 .set(expiry);
         }
+        self.handshakes.clear();
+        self.turned_away.clear();
+        for reading in &reading.listeners {
+            let listener = || reading.listener.to_string();
+            for (kind, count) in reading.handshakes {
+                let by = ByHandshake {
+                    listener: listener(),
+                    kind,
+                };
+                self.handshakes.get_or_create(&by).inc_by(count);
+            }
+            for (reason, count) in reading.turned_away {
+                let by = ByReason {
+                    listener: listener(),
+                    reason,
+                };
+                self.turned_away.get_or_create(&by).inc_by(count);
+            }
+        }
         let mut page = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing to a String cannot fail.
@@ -189,13 +246,15 @@ impl Metrics {
         page
     }
 
-    /// Counts the end of a request.
-    pub fn request_ended(&self, app: &str, status: u16, took: Duration) {
-        let app = app.to_owned();
+    /// Counts the end of a request: an app's, or one that the gateway itself answered.
+    pub fn request_ended(&self, app: Option<&Arc<str>>, status: u16, took: Duration) {
+        let app = Arc::clone(app.unwrap_or(&self.no_app));
+        let by_answer = ByAnswer { app, status };
+        self.requests.get_or_create(&by_answer).inc();
+        let by_app = ByApp { app: by_answer.app };
         self.latency
-            .get_or_create(&ByApp { app: app.clone() })
+            .get_or_create(&by_app)
             .observe(took.as_secs_f64());
-        self.requests.get_or_create(&ByAnswer { app, status }).inc();
     }
 }
 
@@ -236,18 +295,18 @@ pub struct ByListener {
     pub listener: String,
 }
 
-/// Label: an app's name, or `gateway`, `tunnel`.
+/// Label: an app's name, or `gateway`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByApp {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
 }
 
 /// Labels: app and status.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByAnswer {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
     /// HTTP status.
     pub status: u16,
 }
@@ -275,6 +334,16 @@ pub struct ByDirection {
     pub direction: &'static str,
 }
 
+/// Checks of passwords, counted by the stage that makes them.
+pub type PasswordChecks = Family<ByOutcome, Counter>;
+
+/// Label: `right`, `wrong`, `limited` (refused unasked) or `unanswered`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What the check came to.
+    pub outcome: &'static str,
+}
+
 /// Label: `good` or `bad`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByResult {
@@ -291,6 +360,18 @@ struct ByNode {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ByCertificate {
     certificate: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByHandshake {
+    listener: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByReason {
+    listener: String,
+    reason: &'static str,
 }
 
 fn clamp(value: u64) -> i64 {

@@ -534,15 +534,16 @@ impl Registry {
         limits: &Limits,
     ) -> Result<(Arc<Session>, Option<Arc<Session>>), Full> {
         let session = Arc::new(session);
-        let user = user_of(&session.identity);
-        let mine = self.by_user.get(&user).map_or(0, VecDeque::len);
-        let evicts = mine > 0 && mine >= limits.max_per_user;
-        // Before anything changes: a session that is off the list could not be ended any more.
-        if self.by_id.len().saturating_sub(usize::from(evicts)) >= limits.max {
+        let mine = self.by_user.entry(user_of(&session.identity)).or_default();
+        let crowded = mine.len() >= limits.max_per_user;
+        // Decided before anything ends: whoever is refused loses nothing by it.
+        if self.by_id.len().saturating_sub(crowded.into()) >= limits.max {
+            if mine.is_empty() {
+                self.by_user.remove(&user_of(&session.identity));
+            }
             return Err(Full);
         }
-        let mine = self.by_user.entry(user).or_default();
-        let evicted = if evicts { mine.pop_front() } else { None };
+        let evicted = if crowded { mine.pop_front() } else { None };
         if let Some(oldest) = &evicted {
             self.by_id.remove(&oldest.id);
         }

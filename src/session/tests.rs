@@ -204,43 +204,6 @@ fn killing_a_device_session_or_a_user_revokes_the_token() {
 }
 
 #[test]
-fn killing_all_revokes_the_tokens_that_nobody_uses_as_well() {
-    let store = store(10, 10);
-    let now = clock::now();
-    let (idle, _) = store.issue_device(person("alice"), "phone", now);
-    let (used, _) = store.issue_device(person("bob"), "phone", now);
-    store.find_device(&used, source(), now).unwrap().unwrap();
-    open(&store, "carol", now).unwrap();
-
-    assert_eq!(store.end_all(), 2);
-
-    for token in [idle, used] {
-        assert!(store.find_device(&token, source(), now).is_none());
-    }
-    assert!(store.list().is_empty());
-}
-
-#[test]
-fn a_session_that_finds_no_room_pushes_none_off_the_list() {
-    let store = store(3, 2);
-    let now = clock::now();
-    let first = open(&store, "alice", now).unwrap();
-    open(&store, "alice", now).unwrap();
-    open(&store, "bob", now).unwrap();
-    // A reload allows fewer than there are.
-    store.limits.store(Arc::new(Limits {
-        max: 1,
-        max_per_user: 2,
-        ..Limits::clone(&store.limits.load())
-    }));
-
-    assert_eq!(open(&store, "alice", now).err(), Some(Full));
-
-    assert!(store.end(first.id()));
-    assert!(first.ended().is_cancelled());
-}
-
-#[test]
 fn unknown_device_tokens_are_nothing() {
     let store = store(10, 10);
     for text in ["", "rvt_", "rvt_AAAA", &"rvt_".repeat(100_000)] {
@@ -272,4 +235,30 @@ fn a_handover_is_taken_once_and_in_time() {
     let code = hand_over();
     store.end(session.id());
     assert!(store.take_over(&code, now).is_none());
+}
+
+#[test]
+fn a_login_refused_for_lack_of_room_ends_no_other() {
+    let now = clock::now();
+    let mut store = store(3, 2);
+    let first = open(&store, "alice", now).unwrap();
+    open(&store, "alice", now).unwrap();
+    // A reload with less room.
+    store.limits = self::store(1, 2).limits;
+
+    assert_eq!(open(&store, "alice", now).err(), Some(Full));
+    assert!(!first.ended().is_cancelled());
+    assert_eq!(store.list().len(), 2);
+}
+
+#[test]
+fn the_end_of_all_takes_tokens_too_that_nobody_uses_now() {
+    let store = store(10, 10);
+    let now = clock::now();
+    let session = open(&store, "alice", now).unwrap();
+    let (token, _facts) = store.issue_device(person("bob"), "phone", now);
+
+    assert_eq!(store.end_all(), 1);
+    assert!(session.ended().is_cancelled());
+    assert!(store.find_device(&token, source(), now).is_none());
 }

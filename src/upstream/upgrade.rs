@@ -23,7 +23,8 @@ use tracing::debug;
 use super::{connection::Held, head};
 use crate::{
     crypto,
-    relay::{self, Counts, Limits},
+    metrics::access_log::Relayed,
+    relay::{self, Limits},
     web::{Answer, Body, Stream, headers},
 };
 
@@ -150,7 +151,7 @@ pub(super) struct Relay {
     pub(super) held: Held,
     pub(super) limits: Limits,
     pub(super) stop: Vec<CancellationToken>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) relayed: Arc<Relayed>,
 }
 
 impl Relay {
@@ -160,8 +161,9 @@ impl Relay {
         match timeout(HAND_OVER, upgraded).await {
             Ok(Ok(upgraded)) => {
                 let backend = TokioIo::new(upgraded);
-                let end =
-                    relay::relay(device, backend, self.limits, &self.stop, &self.counts).await;
+                let counts = &self.relayed.counts;
+                let end = relay::relay(device, backend, self.limits, &self.stop, counts).await;
+                self.relayed.ended(&end);
                 debug!(%node, ?end, "websocket ended");
             }
             Ok(Err(error)) => debug!(%node, %error, "the node closed as the websocket opened"),

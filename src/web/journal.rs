@@ -19,7 +19,7 @@ use crate::{
     listener::peer::Peer,
     metrics::{
         ByDirection, ByEnd, ByStage, Held,
-        access_log::{Found, Line, Record, printable},
+        access_log::{Found, Line, Record, Relayed, printable},
     },
 };
 
@@ -91,11 +91,12 @@ impl Entry {
     pub(crate) fn close_with(mut self: Box<Self>, answer: Answer) -> Answer {
         let Answer { response, then } = answer;
         self.status = Some(response.status());
-        let app = self.record.app.as_deref().unwrap_or(NO_APP);
         let took = clock::now().saturating_duration_since(self.started);
-        self.shared
-            .metrics
-            .request_ended(app, response.status().as_u16(), took);
+        self.shared.metrics.request_ended(
+            self.record.app.as_ref(),
+            response.status().as_u16(),
+            took,
+        );
         if let Some(refused) = &self.record.refused {
             let by = ByStage {
                 stage: refused.stage,
@@ -125,6 +126,17 @@ impl Entry {
                 .map(|body| Body::stream(Watched { body, entry: self }))
                 .into(),
         }
+    }
+
+    /// A relay that does not say how it ended was dropped by a drain's end, or never began.
+    fn end_of(&self, relayed: &Relayed) -> &'static str {
+        relayed.end.get().copied().unwrap_or_else(|| {
+            if self.shared.is_ending() {
+                "stopped"
+            } else {
+                "device gone"
+            }
+        })
     }
 
     fn line(&self) -> Line<'_> {
@@ -165,7 +177,7 @@ impl Entry {
                 relayed.counts.down.load(Ordering::Relaxed)
             })),
             end: match (relayed, self.status) {
-                (Some(relayed), _) => relayed.end.get().copied(),
+                (Some(relayed), _) => Some(self.end_of(relayed)),
                 (None, None) => Some("device gone"),
                 (None, Some(_)) => None,
             },
@@ -185,7 +197,7 @@ impl Drop for Entry {
                     .get_or_create(&ByDirection { direction })
                     .inc_by(bytes.load(Ordering::Relaxed));
             }
-            let end = relayed.end.get().copied().unwrap_or("closed");
+            let end = self.end_of(relayed);
             metrics.tunnels_ended.get_or_create(&ByEnd { end }).inc();
         }
     }
@@ -263,6 +275,5 @@ fn milliseconds(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-const NO_APP: &str = "gateway";
 const MAX_AGENT: usize = 200;
 const MAX_HOST: usize = 255;

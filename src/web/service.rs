@@ -6,6 +6,7 @@ use http::{
     HeaderMap, Request, Response, StatusCode,
     header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Answer, Body, Handler, Protocol, Refusal,
@@ -18,12 +19,12 @@ use super::{
 use crate::{
     clock,
     config::Authorization,
-    gateway::{Shared, Snapshot},
+    gateway::{Open, Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{self, Exchange, Upgrade},
+    upstream::{self, Exchange, Served, Upgrade},
 };
 
 /// The requests of one connection.
@@ -52,14 +53,25 @@ impl Service {
             .usage()
             .open_tunnel(&gateway.config.tunnel, clock::now())?;
         let relayed = Arc::new(Relayed::default());
-        let ended = session.ended().clone();
+        let stop = session.ended().child_token();
         let opened = gateway
             .tunnels
-            .open(&permit, ended, held, Arc::clone(&relayed))
+            .open(&permit, stop.clone(), held, Arc::clone(&relayed))
             .await?;
         record.backend = Some(opened.address);
-        record.relayed = Some(relayed);
-        Ok(opened.answer)
+        record.relayed = Some(Arc::clone(&relayed));
+        let place = self.shared.watch(
+            gateway,
+            Open {
+                session: Some(session),
+                source: self.source(),
+                permit,
+                address: opened.address,
+                stop,
+                relayed,
+            },
+        );
+        Ok(opened.answer.holding(place))
     }
 
     /// `GET http://…`: what a browser asks its proxy for a plain site. Judged as a tunnel is.
@@ -99,7 +111,7 @@ impl Service {
         headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<(Arc<Session>, Permit), Error> {
-        record.target = Some(target.to_string());
+        record.target = Some(target.to_string().into());
         let session = gateway
             .login
             .identify_tunnel(&self.peer, headers, record)
@@ -110,7 +122,7 @@ impl Service {
         let candidate = gateway.policy.judge(&session, self.source(), target)?;
         let addresses = gateway.dialer.resolve(candidate.target()).await?;
         let permit = gateway.policy.confirm(&candidate, &addresses)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         Ok((session, permit))
     }
 
@@ -125,18 +137,18 @@ impl Service {
         let (parts, body) = request.into_parts();
         // Only the head is looked at until it is clear who asks: a body is not `Sync`.
         let head = Request::from_parts(parts, ());
-        let host = site.authority.host.to_string();
-        if let Some(answer) = gateway.login.app_host(&host, &head, record) {
+        let host = &*site.host;
+        if let Some(answer) = gateway.login.app_host(host, &head, record) {
             return Ok(answer?.into());
         }
-        let (app, path) = place::app(&gateway.routes, &host, head.uri())?;
+        let (app, path) = place::app(&gateway.routes, host, head.uri())?;
         record.app = Some(Arc::clone(&app.name));
         let mut session = None;
         let mut set_cookie = None;
         if app.authorization == Authorization::Gateway {
             let login = &gateway.login;
             match login
-                .identify_app(&self.peer, head.headers(), &host, record)
+                .identify_app(&self.peer, head.headers(), host, record)
                 .await
             {
                 Ok(found) => (session, set_cookie) = (Some(found.session), found.set_cookie),
@@ -146,7 +158,7 @@ impl Service {
         let permit = gateway
             .policy
             .open(session.as_deref(), self.source(), app)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
         let target = path.with_query(head.uri().query())?;
@@ -154,28 +166,41 @@ impl Service {
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
         let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
-        site.clean(&mut request, app, &self.peer);
+        let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
+        let cut = upgrade.map(|_websocket| CancellationToken::new());
+        let ended = session.as_ref().map(|session| session.ended().clone());
         let pool = gateway.pool(app);
-        let authority = site.authority.to_string();
         let forwarded = gateway.upstream.forward(Exchange {
             permit: &permit,
             pool: &pool,
             app,
             session: session.as_ref().map(|session| Arc::clone(session.id())),
             connection: self.peer.connection,
-            authority: &authority,
+            authority,
             target,
             upgrade,
             request,
-            stop: session
-                .iter()
-                .map(|session| session.ended().clone())
-                .collect(),
-            counts: Arc::clone(&relayed.counts),
+            stop: ended.into_iter().chain(cut.clone()).collect(),
+            relayed: Arc::clone(&relayed),
         });
         let mut answer = Box::pin(forwarded).await?;
-        record.relayed = answer.then.is_some().then_some(relayed);
+        let served = answer.response.extensions().get::<Served>();
+        if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
+            record.relayed = Some(Arc::clone(&relayed));
+            let place = self.shared.watch(
+                gateway,
+                Open {
+                    session,
+                    source: self.source(),
+                    address: served.address,
+                    permit,
+                    stop,
+                    relayed,
+                },
+            );
+            answer = answer.holding(place);
+        }
         site.clean_answer(&mut answer.response, app, &gateway.config, record);
         if let Some(cookie) = set_cookie {
             answer.response.headers_mut().append(SET_COOKIE, cookie);

@@ -6,6 +6,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use ravelin::control::{Answer, Command, Kill};
 use tokio::io::AsyncWriteExt;
 
@@ -67,6 +72,62 @@ async fn framing_in_another_spelling_does_not_reach_a_backend() {
     let head = &heads[0];
     assert!(head.contains("content-length: 3\r\n"), "{head}");
     assert!(!head.contains('_'), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_reach_a_backend_unless_they_change_what_was_decided() {
+    let backend = Recorder::start();
+    let world = backend.world();
+
+    let heads = backend
+        .heads_of(
+            &world,
+            "POST / HTTP/1.1\r\nHost: xm.apps.test\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: X-Sum, X-Forwarded-For, Content-Length, Host\r\nConnection: close\r\n\r\n\
+             2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Forwarded-For: 10.9.8.7\r\nContent-Length: 9\r\n\
+             Host: evil\r\n\r\n",
+        )
+        .await;
+
+    let (_, trailers) = heads[0].split_once("\r\n\r\n").unwrap();
+    assert_eq!(trailers, "x-sum: 1\r\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_says_two_things_about_its_request_is_none() {
+    let backend = Recorder::start();
+    let world = backend.world();
+    let device = Device::new(world.gateway.address, &world.authority(), &["h2"]);
+    let post = |path: &str| Request::post(format!("https://xm.apps.test{path}"));
+    let sent = |request: Request<Full<Bytes>>| async {
+        let io = TokioIo::new(device.connect("xm.apps.test").await);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let answer = sender.send_request(request).await;
+        driver.abort();
+        // A stream that is reset is as good an answer.
+        answer.map_or(400, |answer| answer.status().as_u16())
+    };
+    let (abc, nothing) = (|| Full::from("abc"), || Full::from(""));
+
+    for (status, request) in [
+        (200, post("/good").header("content-length", "3").body(abc())),
+        (400, post("/").header("content-length", "+3").body(abc())),
+        (400, post("/").header("content-length", "").body(nothing())),
+        (400, post("/").header("content-length", "1").body(abc())),
+        (400, post("/").header("content-length", "9").body(abc())),
+        (400, post("/").header("host", "gw.ravelin.test").body(abc())),
+        (400, post("/%2e%2e/%2e%2e/x").body(abc())),
+        (417, post("/").header("expect", "200-ok").body(abc())),
+    ] {
+        let request = request.unwrap();
+        let told = format!("{request:?}");
+        assert_eq!(sent(request).await, status, "{told}");
+    }
+
+    assert_eq!(backend.paths(), ["/good"]);
+    let head = backend.heads.lock().unwrap()[0].clone();
+    assert_eq!(field(&head, "content-length"), Some("3"), "{head}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,7 +202,7 @@ async fn a_plain_request_counts_as_a_tunnel_and_ends_with_its_session() {
 async fn no_backend_sees_a_request_that_the_gateway_did_not_see() {
     let recorder = Recorder::start();
     let nginx = peers::nginx("location / { return 200 ok; }", None);
-    let haproxy = peers::haproxy(nginx.address);
+    let haproxy = peers::haproxy_http(nginx.address);
     let python = peers::python_site();
     let backends = [
         ("xm", recorder.address),
@@ -584,7 +645,7 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The next request: its head and its body.
+/// The next request: its head with its trailers, and its body.
 fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let head = read_until(stream, b"\r\n\r\n")?;
     let mut body = Vec::new();
@@ -593,8 +654,14 @@ fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
             let line = read_until(stream, b"\r\n")?;
             let size = usize::from_str_radix(line.trim(), 16).ok()?;
             if size == 0 {
-                while read_until(stream, b"\r\n")? != "\r\n" {}
-                break;
+                let mut head = head;
+                loop {
+                    let trailer = read_until(stream, b"\r\n")?;
+                    if trailer == "\r\n" {
+                        return Some((head, body));
+                    }
+                    head += &trailer;
+                }
             }
             body.extend(read_exactly(stream, size)?);
             read_exactly(stream, 2)?;
