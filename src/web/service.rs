@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,7 +25,7 @@ use crate::{
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{Exchange, Served, Upgrade},
+    upstream::{self, Exchange, Served, Upgrade},
 };
 
 /// The requests of one connection.
@@ -82,13 +85,21 @@ impl Service {
     ) -> Result<Answer, Error> {
         let (mut parts, body) = request.into_parts();
         let (session, permit) = self.permit(gateway, target, &parts.headers, record).await?;
-        record.busy = Some(session.usage().begin());
+        // Each has a connection of its own, so each costs what a tunnel costs.
+        let limits = &gateway.config.tunnel;
+        record.held = Some(session.usage().open_tunnel(limits, clock::now())?);
+        if !parts.headers.contains_key(PROXY_AUTHORIZATION) {
+            // It was the gateway's, then.
+            parts.headers.remove(AUTHORIZATION);
+        }
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_identity(&mut parts.headers, &[]);
+        headers::strip_cookies(&mut parts.headers);
         let request = Request::from_parts(parts, body);
-        let idle = gateway.config.tunnel.idle;
         let stop = vec![session.ended().clone()];
-        let fetched = gateway.upstream.plain(&permit, request, idle, stop).await?;
+        let fetched = gateway.upstream.plain(&permit, request, limits.idle, stop);
+        let fetched = session.ended().run_until_cancelled(fetched).await;
+        let fetched = fetched.ok_or(upstream::Error::Stopped)??;
         record.backend = Some(fetched.address);
         Ok(fetched.answer)
     }
