@@ -21,6 +21,8 @@ pub use self::{
     secret::Secret,
 };
 
+pub(crate) use self::problem::nearest;
+
 mod file;
 #[cfg(test)]
 pub(crate) mod for_test;
@@ -91,6 +93,10 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// Bind an address that this machine does not hold yet (`IP_FREEBIND`), for VRRP.
     pub freebind: bool,
+    /// TCP keepalive of devices' connections.
+    pub keepalive: Duration,
+    /// Largest TCP segment either way; `None`: as the interfaces allow.
+    pub mss: Option<u16>,
     /// Peers that must send a PROXY protocol header; all others must not.
     pub proxy_protocol_from: Vec<IpNet>,
     /// Certificates; the first is shown when no other fits the SNI.
@@ -399,6 +405,8 @@ pub struct Network {
     pub kept_idle: Duration,
     /// TCP keepalive of outward connections.
     pub keepalive: Duration,
+    /// Largest TCP segment either way; `None`: as the interfaces allow.
+    pub mss: Option<u16>,
     /// Unacknowledged data for this long ends an outward connection (`TCP_USER_TIMEOUT`).
     pub user_timeout: Duration,
 }

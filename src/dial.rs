@@ -88,6 +88,7 @@ impl Dialer {
             options: Options {
                 connect_timeout: network.connect_timeout,
                 keepalive: network.keepalive,
+                mss: network.mss,
                 user_timeout: network.user_timeout,
             },
             source: network.source.clone(),
@@ -117,6 +118,21 @@ impl Dialer {
         let what: Arc<str> = target.to_string().into();
         let found = self.find(&what, &target.host).await?;
         self.judge(&what, &found, target.port)
+    }
+
+    /// Whether the house rules let an address be reached: for what is connected already, when
+    /// they may have changed.
+    ///
+    /// # Errors
+    ///
+    /// When they refuse it.
+    pub(crate) fn allows(&self, address: SocketAddr) -> Result<(), Error> {
+        let judged = self.networks.judge(address.ip(), address.port());
+        judged.map_err(|why| Error::Refused {
+            what: address.to_string().into(),
+            address: address.ip(),
+            why,
+        })
     }
 
     /// Connects to one of a tunnel permit's addresses, IPv6 and IPv4 raced (RFC 8305).

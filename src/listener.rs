@@ -57,7 +57,7 @@ impl Listener {
     /// When one of them cannot be bound: none is then.
     pub fn bind(config: &config::Listener) -> Result<Self, BindError> {
         let sockets = config.addresses.iter().map(|&address| {
-            bind(address, config.freebind).map_err(|source| BindError {
+            bind(address, config).map_err(|source| BindError {
                 listener: Arc::clone(&config.name),
                 address,
                 source,
@@ -74,8 +74,13 @@ impl Listener {
     /// # Errors
     ///
     /// When an option cannot be set.
-    pub fn from_sockets(sockets: Vec<net::TcpListener>) -> io::Result<Self> {
-        let sockets = sockets.into_iter().map(|socket| listen(socket.into()));
+    pub fn from_sockets(
+        config: &config::Listener,
+        sockets: Vec<net::TcpListener>,
+    ) -> io::Result<Self> {
+        let sockets = sockets
+            .into_iter()
+            .map(|socket| listen(socket.into(), config));
         Ok(Self {
             sockets: sockets.collect::<Result<_, _>>()?,
             counts: Arc::default(),
@@ -266,7 +271,7 @@ impl Default for Slots {
     }
 }
 
-fn bind(address: SocketAddr, freebind: bool) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, config: &config::Listener) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -277,31 +282,34 @@ fn bind(address: SocketAddr, freebind: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
-        socket.set_freebind_v6(freebind)?;
+        socket.set_freebind_v6(config.freebind)?;
     } else {
-        socket.set_freebind_v4(freebind)?;
+        socket.set_freebind_v4(config.freebind)?;
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    listen(socket)
+    listen(socket, config)
 }
 
 /// Sets what accepted connections inherit: that saves system calls for each of them.
-fn listen(socket: Socket) -> io::Result<TcpListener> {
+fn listen(socket: Socket, config: &config::Listener) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     // Devices vanish without a word, and some relays have no idle limit.
     let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE / 4)
+        .with_time(config.keepalive)
+        .with_interval((config.keepalive / 4).max(Duration::from_secs(1)))
         .with_retries(4);
     socket.set_tcp_keepalive(&keepalive)?;
+    // For what a device sends and for what it is sent.
+    if let Some(mss) = config.mss {
+        socket.set_tcp_mss(mss.into())?;
+    }
     socket.set_nonblocking(true)?;
     TcpListener::from_std(socket.into())
 }
 
 /// The kernel's own limit (`net.core.somaxconn`) is 4096 as well.
 const BACKLOG: i32 = 4096;
-const KEEPALIVE: Duration = Duration::from_secs(60);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a full listener looks whether a reload allows more.
 const RESIZE: Duration = Duration::from_secs(1);

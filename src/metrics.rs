@@ -34,6 +34,8 @@ pub struct Metrics {
     pub tunnels_ended: Family<ByEnd, Counter>,
     /// Bytes of tunnels and upgraded connections, by direction.
     pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Checks of passwords, by outcome.
+    pub password_checks: PasswordChecks,
     /// Reloads, by result.
     pub reloads: Family<ByResult, Counter>,
     sessions: Gauge,
@@ -42,6 +44,8 @@ pub struct Metrics {
     node_up: Family<ByNode, Gauge>,
     node_requests: Family<ByNode, Gauge>,
     certificate_expiry: Family<ByCertificate, Gauge<f64, AtomicU64>>,
+    handshakes: Family<ByHandshake, Counter>,
+    turned_away: Family<ByReason, Counter>,
     registry: Mutex<Registry>,
     /// Stands for an app where the gateway itself answered.
     no_app: Arc<str>,
@@ -60,6 +64,17 @@ pub struct NodeReading {
     pub requests: usize,
 }
 
+/// What happened at one listener before anything could be served.
+#[derive(Debug)]
+pub struct ListenerReading {
+    /// Its name.
+    pub listener: Arc<str>,
+    /// Handshakes completed, by kind.
+    pub handshakes: [(&'static str, u64); 2],
+    /// Connections closed without being served, by reason.
+    pub turned_away: [(&'static str, u64); 5],
+}
+
 /// What is read when somebody asks, rather than counted as it happens.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -73,6 +88,8 @@ pub struct Reading {
     pub nodes: Vec<NodeReading>,
     /// Certificates and the end of their validity, in seconds since the epoch.
     pub certificates: Vec<(Arc<str>, i64)>,
+    /// All listeners.
+    pub listeners: Vec<ListenerReading>,
 }
 
 impl Metrics {
@@ -89,6 +106,7 @@ impl Metrics {
             tunnels: Gauge::default(),
             tunnels_ended: Family::default(),
             tunnel_bytes: Family::default(),
+            password_checks: PasswordChecks::default(),
             reloads: Family::default(),
             sessions: Gauge::default(),
             panics: Gauge::default(),
@@ -96,62 +114,13 @@ impl Metrics {
             node_up: Family::default(),
             node_requests: Family::default(),
             certificate_expiry: Family::default(),
+            handshakes: Family::default(),
+            turned_away: Family::default(),
             registry: Mutex::default(),
             no_app: "gateway".into(),
         };
-        let r = &mut registry;
-        let m = &metrics;
-        r.register("connections", "Open connections", m.connections.clone());
-        r.register("accepted", "Connections accepted", m.accepted.clone());
-        r.register("requests", "Requests that ended", m.requests.clone());
-        r.register("requests_in_hand", "Requests in hand", m.in_hand.clone());
-        r.register_with_unit(
-            "answer",
-            "Time to the head of an answer",
-            Unit::Seconds,
-            m.latency.clone(),
-        );
-        r.register(
-            "refusals",
-            "Refusals by stage and status",
-            m.refusals.clone(),
-        );
-        r.register(
-            "tunnels",
-            "Open tunnels and upgraded connections",
-            m.tunnels.clone(),
-        );
-        r.register(
-            "tunnels_ended",
-            "Tunnels that ended",
-            m.tunnels_ended.clone(),
-        );
-        r.register_with_unit(
-            "tunnel",
-            "Bytes of tunnels and upgraded connections",
-            Unit::Bytes,
-            m.tunnel_bytes.clone(),
-        );
-        r.register("reloads", "Reloads by result", m.reloads.clone());
-        r.register("sessions", "Sessions in force", m.sessions.clone());
-        r.register("panics", "Tasks that panicked: bugs", m.panics.clone());
-        r.register(
-            "log_lines_lost",
-            "Access log lines lost because the output stood still",
-            m.log_lines_lost.clone(),
-        );
-        r.register("node_up", "1 when a node takes requests", m.node_up.clone());
-        r.register(
-            "node_requests",
-            "Requests a node has in hand",
-            m.node_requests.clone(),
-        );
-        r.register_with_unit(
-            "certificate_expiry",
-            "End of a certificate's validity, since the epoch",
-            Unit::Seconds,
-            m.certificate_expiry.clone(),
-        );
+        metrics.name_events(&mut registry);
+        metrics.name_states(&mut registry);
         *metrics
             .registry
             .lock()
@@ -159,7 +128,85 @@ impl Metrics {
         metrics
     }
 
-    /// The page that Prometheus reads (OpenMetrics text, version 1.0.0).
+    /// Names what is counted as it happens.
+    fn name_events(&self, r: &mut Registry) {
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("accepted", "Connections accepted", self.accepted.clone());
+        r.register("requests", "Requests that ended", self.requests.clone());
+        r.register("requests_in_hand", "Requests in hand", self.in_hand.clone());
+        r.register_with_unit(
+            "answer",
+            "Time to the head of an answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        r.register(
+            "refusals",
+            "Refusals by stage and status",
+            self.refusals.clone(),
+        );
+        r.register(
+            "tunnels",
+            "Open tunnels and upgraded connections",
+            self.tunnels.clone(),
+        );
+        r.register(
+            "tunnels_ended",
+            "Tunnels that ended",
+            self.tunnels_ended.clone(),
+        );
+        r.register_with_unit(
+            "tunnel",
+            "Bytes of tunnels and upgraded connections",
+            Unit::Bytes,
+            self.tunnel_bytes.clone(),
+        );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            self.password_checks.clone(),
+        );
+        r.register("reloads", "Reloads by result", self.reloads.clone());
+    }
+
+    /// Names what is read when somebody asks.
+    fn name_states(&self, r: &mut Registry) {
+        r.register("sessions", "Sessions in force", self.sessions.clone());
+        r.register("panics", "Tasks that panicked: bugs", self.panics.clone());
+        r.register(
+            "log_lines_lost",
+            "Access log lines lost because the output stood still",
+            self.log_lines_lost.clone(),
+        );
+        r.register(
+            "node_up",
+            "1 when a node takes requests",
+            self.node_up.clone(),
+        );
+        r.register(
+            "node_requests",
+            "Requests a node has in hand",
+            self.node_requests.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            self.turned_away.clone(),
+        );
+        r.register_with_unit(
+            "certificate_expiry",
+            "End of a certificate's validity, since the epoch",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+    }
+
+    /// The page that Prometheus reads (`OpenMetrics` text, version 1.0.0).
     pub fn page(&self, reading: &Reading) -> String {
         self.sessions.set(clamp(reading.sessions as u64));
         self.panics.set(clamp(reading.panics));
@@ -184,6 +231,25 @@ impl Metrics {
             self.certificate_expiry
                 .get_or_create(&ByCertificate { certificate })
                 .set(expiry);
+        }
+        self.handshakes.clear();
+        self.turned_away.clear();
+        for reading in &reading.listeners {
+            let listener = || reading.listener.to_string();
+            for (kind, count) in reading.handshakes {
+                let by = ByHandshake {
+                    listener: listener(),
+                    kind,
+                };
+                self.handshakes.get_or_create(&by).inc_by(count);
+            }
+            for (reason, count) in reading.turned_away {
+                let by = ByReason {
+                    listener: listener(),
+                    reason,
+                };
+                self.turned_away.get_or_create(&by).inc_by(count);
+            }
         }
         let mut page = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,6 +346,16 @@ pub struct ByDirection {
     pub direction: &'static str,
 }
 
+/// Checks of passwords, counted by the stage that makes them.
+pub type PasswordChecks = Family<ByOutcome, Counter>;
+
+/// Label: `right`, `wrong`, `limited` (refused unasked) or `unanswered`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What the check came to.
+    pub outcome: &'static str,
+}
+
 /// Label: `good` or `bad`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByResult {
@@ -296,6 +372,18 @@ struct ByNode {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ByCertificate {
     certificate: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByHandshake {
+    listener: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByReason {
+    listener: String,
+    reason: &'static str,
 }
 
 fn clamp(value: u64) -> i64 {

@@ -543,6 +543,7 @@ mod tests {
             attempt_delay: Duration::from_millis(250),
             kept_idle: seconds(60),
             keepalive: seconds(30),
+            mss: None,
             user_timeout: seconds(30),
         };
         let dns = Dns {

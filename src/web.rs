@@ -21,6 +21,7 @@ pub mod path;
 mod place;
 pub(crate) mod service;
 pub mod stream;
+pub mod surface;
 #[cfg(test)]
 mod testing;
 
@@ -47,7 +48,7 @@ pub(crate) fn serve<H: Handler>(
     }
 }
 
-/// Takes requests, whichever protocol brought them: [`service`] in the gateway, echoes in tests.
+/// Takes requests, whichever protocol brought them: `web::service` in the gateway, echoes in tests.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Dropped when the device goes away before the answer's head.
     fn call(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send;
@@ -81,6 +82,22 @@ pub struct Answer {
 
 /// Runs a tunnel or WebSocket to its end once the answer's head is on its way.
 pub type Takeover = Box<dyn FnOnce(Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+impl Answer {
+    /// The same; `held` is dropped with the takeover, whether that ran to its end or never began.
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        let Self { response, then } = self;
+        let then = then.map(|then| -> Takeover {
+            Box::new(move |stream| {
+                Box::pin(async move {
+                    then(stream).await;
+                    drop(held);
+                })
+            })
+        });
+        Self { response, then }
+    }
+}
 
 impl From<Response<Body>> for Answer {
     fn from(response: Response<Body>) -> Self {

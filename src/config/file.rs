@@ -80,6 +80,11 @@ pub(super) struct Listener {
     pub(super) certificates: Option<Vec<String>>,
     /// Bind addresses that this machine does not hold yet (VRRP).
     pub(super) freebind: bool,
+    /// TCP keepalive of devices' connections, below the firewalls' limit on idle ones.
+    pub(super) keepalive: Period,
+    /// Largest TCP segment either way, where ICMP does not tell what a path can carry.
+    #[schemars(range(min = 536, max = 32_767))]
+    pub(super) mss: Option<u16>,
     /// Balancers in front that send a PROXY protocol header, always; all others must not.
     pub(super) proxy_protocol_from: Vec<Network>,
     /// Whether devices are asked for a certificate.
@@ -104,6 +109,8 @@ impl Default for Listener {
             addresses: None,
             certificates: None,
             freebind: false,
+            keepalive: Period::seconds(45),
+            mss: None,
             proxy_protocol_from: Vec::new(),
             client_certificate: ClientCertificate::None,
             client_ca: None,
@@ -398,6 +405,9 @@ pub(super) struct Networks {
     pub(super) kept_idle: Period,
     /// TCP keepalive of outward connections.
     pub(super) keepalive: Period,
+    /// Largest TCP segment either way, where ICMP does not tell what a path can carry.
+    #[schemars(range(min = 536, max = 32_767))]
+    pub(super) mss: Option<u16>,
     /// Unacknowledged data for this long ends an outward connection.
     pub(super) user_timeout: Period,
 }
@@ -414,6 +424,7 @@ impl Default for Networks {
             attempt_delay: Period::millis(250),
             kept_idle: Period::seconds(4 * MINUTE),
             keepalive: Period::seconds(30),
+            mss: None,
             user_timeout: Period::seconds(30),
         }
     }

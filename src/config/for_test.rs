@@ -76,6 +76,7 @@ pub(crate) fn network() -> Network {
         attempt_delay: Duration::from_millis(250),
         kept_idle: Duration::from_secs(60),
         keepalive: Duration::from_secs(30),
+        mss: None,
         user_timeout: Duration::from_secs(30),
     }
 }

@@ -8,7 +8,7 @@ mod directory;
 mod external;
 mod front;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use super::{
     Admin, Config, Files, Limits, Log, LogOutput, Login, Network, Problems, Source, Tls, Tunnel,
@@ -17,7 +17,7 @@ use super::{
     problem::nearest,
     schema::{is_at_or_below, quoted},
     tree::join,
-    value::{Ip, Size},
+    value::{Ip, Period, Size},
 };
 
 /// Makes the configuration, or adds what is wrong to what was found before.
@@ -234,7 +234,8 @@ impl Resolver {
             connect_timeout: file.connect_timeout.0,
             attempt_delay: file.attempt_delay.0,
             kept_idle: file.kept_idle.0,
-            keepalive: file.keepalive.0,
+            keepalive: self.keepalive("network.keepalive", &file.keepalive),
+            mss: file.mss,
             user_timeout: file.user_timeout.0,
         }
     }
@@ -335,6 +336,14 @@ impl Resolver {
         )
     }
 
+    /// A keepalive that the kernel takes: whole seconds.
+    fn keepalive(&mut self, key: &str, written: &Period) -> Duration {
+        if !KEEPALIVE.contains(&written.0) {
+            self.problem(key, "must be from 1s to 9h");
+        }
+        written.0
+    }
+
     /// A size within bounds.
     fn bytes(&mut self, key: &str, size: Size, least: u64, most: u64) -> usize {
         if !(least..=most).contains(&size.0) {
@@ -401,6 +410,9 @@ const SHARED_KEY_BYTES: usize = 32;
 
 /// Longer, and a password that was changed would open doors for too long.
 const MAX_BASIC_MEMORY: Duration = Duration::from_secs(5 * 60);
+
+/// The kernel's most is 32767 s.
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 
 /// `sun_path` holds 108 bytes with the final zero.
 const MAX_SOCKET_PATH: usize = 107;

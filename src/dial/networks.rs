@@ -376,6 +376,7 @@ mod tests {
             attempt_delay: Duration::from_millis(250),
             kept_idle: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),
+            mss: None,
             user_timeout: Duration::from_secs(1),
         };
         Networks::new(&network, [ip("10.0.0.53")])

@@ -21,6 +21,7 @@ use super::Error;
 pub(super) struct Options {
     pub(super) connect_timeout: Duration,
     pub(super) keepalive: Duration,
+    pub(super) mss: Option<u16>,
     pub(super) user_timeout: Duration,
 }
 
@@ -104,6 +105,9 @@ impl Options {
         let options = SockRef::from(&socket);
         options.set_tcp_keepalive(&keepalive)?;
         options.set_tcp_user_timeout(Some(self.user_timeout))?;
+        if let Some(mss) = self.mss {
+            options.set_tcp_mss(mss.into())?;
+        }
         Ok(socket)
     }
 }

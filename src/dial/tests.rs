@@ -421,6 +421,7 @@ async fn tunnel_networks_have_their_own_source() {
             "127.0.0.0/8".parse().unwrap(),
             Source([ip("127.0.0.4")].into()),
         )];
+        network.mss = Some(1000);
     });
     let permit = permit(&target(&address.to_string()), &[address.ip()]);
 
@@ -434,6 +435,8 @@ async fn tunnel_networks_have_their_own_source() {
         socket.tcp_user_timeout().unwrap(),
         Some(Duration::from_secs(30))
     );
+    // Less what the timestamps of every segment take.
+    assert_eq!(socket.tcp_mss().unwrap(), 1000 - 12);
 }
 
 #[tokio::test]
@@ -697,6 +700,7 @@ fn network() -> Network {
         attempt_delay: Duration::from_millis(100),
         kept_idle: Duration::from_secs(60),
         keepalive: Duration::from_secs(30),
+        mss: None,
         user_timeout: Duration::from_secs(30),
     }
 }

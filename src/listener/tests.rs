@@ -168,7 +168,10 @@ async fn all_addresses_of_a_listener_are_served() {
 
 #[tokio::test]
 async fn accepted_connections_inherit_their_options() {
-    let running = Running::start(|config| config.freebind = true);
+    let running = Running::start(|config| {
+        config.keepalive = Duration::from_secs(7);
+        config.mss = Some(1000);
+    });
     let listener = Listener::bind(&running.settings.load().config).unwrap();
     let (accepted, _device) = tokio::join!(
         listener.sockets[0].accept(),
@@ -178,7 +181,12 @@ async fn accepted_connections_inherit_their_options() {
     assert!(tcp.nodelay().unwrap());
     let options = socket2::SockRef::from(&tcp);
     assert!(options.keepalive().unwrap());
-    assert_eq!(options.tcp_keepalive_time().unwrap(), super::KEEPALIVE);
+    assert_eq!(
+        options.tcp_keepalive_time().unwrap(),
+        Duration::from_secs(7)
+    );
+    // Less what the timestamps of every segment take.
+    assert_eq!(options.tcp_mss().unwrap(), 1000 - 12);
 }
 
 #[tokio::test]
@@ -206,7 +214,8 @@ async fn an_address_that_moves_here_later_can_be_bound() {
 async fn sockets_from_outside_are_served() {
     let socket = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = socket.local_addr().unwrap();
-    let listener = Listener::from_sockets(vec![socket]).unwrap();
+    let world = World::new();
+    let listener = Listener::from_sockets(&world.listener(&[]), vec![socket]).unwrap();
     assert_eq!(listener.addresses(), [address]);
     let (accepted, _device) =
         tokio::join!(listener.sockets[0].accept(), TcpStream::connect(address));

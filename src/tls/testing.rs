@@ -214,6 +214,8 @@ fn listener(certificates: Vec<Arc<config::Certificate>>) -> config::Listener {
         name: "public".into(),
         addresses: vec![(Ipv4Addr::LOCALHOST, 0).into()],
         freebind: false,
+        keepalive: Duration::from_secs(45),
+        mss: None,
         proxy_protocol_from: Vec::new(),
         certificates,
         client_certificate: ClientCertificate::None,

@@ -128,8 +128,7 @@ impl<H: Handler> Context<H> {
             Err(refusal) => Answer::from(self.handler.refuse(&refusal)),
             Ok(()) => {
                 let unfinished = stream.unfinished();
-                let patience = self.limits.body_progress;
-                let request = request.map(|body| Inbound::wrap(body, patience));
+                let request = request.map(|body| Inbound::wrap(body, &self.limits, &self.tasks));
                 let answer = self.handler.call(request).await;
                 unfinished.finish();
                 answer

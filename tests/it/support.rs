@@ -3,8 +3,11 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod device;
+pub(crate) mod dmz;
 pub(crate) mod gateway;
+pub(crate) mod namespace;
 pub(crate) mod peers;
+pub(crate) mod wire;
 pub(crate) mod world;
 
 use std::{

@@ -85,6 +85,8 @@ impl Resolver {
             name: name.into(),
             addresses,
             freebind: file.freebind,
+            keepalive: self.keepalive(&format!("{key}.keepalive"), &file.keepalive),
+            mss: file.mss,
             proxy_protocol_from: file.proxy_protocol_from.into_iter().map(|n| n.0).collect(),
             certificates: shown,
             client_certificate,

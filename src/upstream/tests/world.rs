@@ -25,7 +25,6 @@ use crate::{
     config::{self, Dns, Source, for_test},
     dial::Dialer,
     permit::{Host, Permit, Target, What},
-    relay::Counts,
     shutdown::Tasks,
     web::{Answer, Body, Stream, body},
 };
@@ -105,7 +104,7 @@ impl World {
             upgrade: Upgrade::asked(&request, None),
             request,
             stop: Vec::new(),
-            counts: Arc::new(Counts::default()),
+            relayed: Arc::default(),
         }
     }
 
@@ -262,14 +261,14 @@ async fn reflect(
     let te = request.headers().get("te").cloned();
     let read = request.into_body().collect().await.unwrap().to_bytes();
     let mut trailers = http::HeaderMap::new();
-    trailers.insert("x-te", te.unwrap_or(http::HeaderValue::from_static("none")));
+    trailers.insert("x-te", te.unwrap_or(HeaderValue::from_static("none")));
     let frames = [
         Ok(Frame::data(text.into())),
         Ok(Frame::data(read)),
         Ok(Frame::trailers(trailers)),
     ];
     let body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
-    let challenge = http::HeaderValue::from_static("NTLM");
+    let challenge = HeaderValue::from_static("NTLM");
     let mut response = Response::new(body);
     response.headers_mut().insert("www-authenticate", challenge);
     Ok(response)

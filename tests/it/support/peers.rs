@@ -1,4 +1,4 @@
-//! Servers that others wrote: nginx, slapd, dnsmasq.
+//! Servers that others wrote: nginx, slapd, dnsmasq, HAProxy.
 
 use std::{
     fs,
@@ -38,15 +38,47 @@ impl Drop for Peer {
     }
 }
 
-fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Peer {
+/// Where a server runs.
+pub(crate) trait Machine {
+    /// Where it shall listen.
+    fn address(&self) -> SocketAddr;
+    /// A command that runs there.
+    fn command(&self, program: &str) -> Command;
+    /// Waits until something listens.
+    fn wait(&self, address: SocketAddr);
+}
+
+/// This machine, on loopback.
+struct Loopback;
+
+impl Machine for Loopback {
+    fn address(&self) -> SocketAddr {
+        free_address()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        Command::new(program)
+    }
+
+    fn wait(&self, address: SocketAddr) {
+        wait_for_port(address);
+    }
+}
+
+fn start(
+    machine: &impl Machine,
+    program: &str,
+    prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>,
+) -> Peer {
     let directory = tempfile::Builder::new()
         .prefix(&format!("ravelin-{program}-"))
         .tempdir()
         .unwrap();
-    let address = free_address();
+    let address = machine.address();
     let arguments = prepare(directory.path(), address);
     let output = fs::File::create(directory.path().join("output.log")).unwrap();
-    let child = Command::new(program)
+    let child = machine
+        .command(program)
         .args(arguments)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin")
         .stdin(Stdio::null())
@@ -54,7 +86,7 @@ fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) 
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| panic!("{program}: {error} (`make peers` installs it)"));
-    wait_for_port(address);
+    machine.wait(address);
     Peer {
         child,
         directory,
@@ -64,7 +96,12 @@ fn start(program: &str, prepare: impl FnOnce(&Path, SocketAddr) -> Vec<String>) 
 
 /// nginx with this `server` body (locations), over TLS when it has a certificate.
 pub(crate) fn nginx(server: &str, tls: Option<&Pair>) -> Peer {
-    start("nginx", |directory, address| {
+    nginx_on(&Loopback, server, tls)
+}
+
+/// The same on some machine.
+pub(crate) fn nginx_on(machine: &impl Machine, server: &str, tls: Option<&Pair>) -> Peer {
+    start(machine, "nginx", |directory, address| {
         let (ssl, pair) = tls.map_or((String::new(), ""), |pair| {
             let certificate = format!(
                 "ssl_certificate {}; ssl_certificate_key {};",
@@ -96,19 +133,24 @@ pub(crate) fn nginx(server: &str, tls: Option<&Pair>) -> Peer {
 
 /// dnsmasq that answers for `corp.test`: each `name=address`, and nothing for other names.
 pub(crate) fn dns(names: &[(&str, &str)]) -> Peer {
-    start("dnsmasq", |directory, address| {
+    dns_on(&Loopback, names)
+}
+
+/// The same on some machine.
+pub(crate) fn dns_on(machine: &impl Machine, names: &[(&str, &str)]) -> Peer {
+    start(machine, "dnsmasq", |directory, address| {
         let mut arguments: Vec<String> = [
             "--keep-in-foreground",
             "--no-resolv",
             "--no-hosts",
             "--bind-interfaces",
-            "--listen-address=127.0.0.1",
             "--local=/test/",
             "--user=root",
             "--conf-file=/dev/null",
         ]
         .map(String::from)
         .into();
+        arguments.push(format!("--listen-address={}", address.ip()));
         arguments.push(format!("--port={}", address.port()));
         arguments.push(format!("--pid-file={}", directory.join("pid").display()));
         for (name, address) in names {
@@ -118,9 +160,34 @@ pub(crate) fn dns(names: &[(&str, &str)]) -> Peer {
     })
 }
 
-/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`.
+/// HAProxy that passes TCP on to this server (its name, address and options).
+pub(crate) fn haproxy(server: &str) -> Peer {
+    start(&Loopback, "haproxy", |directory, address| {
+        let config = directory.join("haproxy.cfg");
+        let text = format!(
+            "global\n maxconn 100\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n\
+             timeout server 60s\nfrontend device\n bind {address}\n default_backend gateway\n\
+             backend gateway\n {server}\n"
+        );
+        fs::write(&config, text).unwrap();
+        vec!["-db".into(), "-f".into(), config.display().to_string()]
+    })
+}
+
+/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`; over
+/// LDAPS when it has a certificate.
 pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
-    start("slapd", |directory, address| {
+    slapd_on(&Loopback, if tls.is_some() { "ldaps" } else { "ldap" }, tls)
+}
+
+/// The same on loopback, by `ldap` or `ldaps`: with `ldap` a certificate is for StartTLS.
+pub(crate) fn slapd_by(scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
+    slapd_on(&Loopback, scheme, tls)
+}
+
+/// The same on some machine.
+pub(crate) fn slapd_on(machine: &impl Machine, scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
+    start(machine, "slapd", |directory, address| {
         let ssl = tls.map_or(String::new(), |(pair, ca)| {
             format!(
                 "TLSCertificateFile {}\nTLSCertificateKeyFile {}\nTLSCACertificateFile {}\n",
@@ -158,7 +225,6 @@ pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
             "slapadd: {}",
             String::from_utf8_lossy(&added.stderr)
         );
-        let scheme = if tls.is_some() { "ldaps" } else { "ldap" };
         vec![
             "-d".into(),
             "0".into(),
