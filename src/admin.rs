@@ -1,6 +1,6 @@
 //! The read-only admin address: health and metrics, nothing that names a user.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -24,7 +24,7 @@ pub(crate) trait Facts: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-/// Answers on the admin address until the drain's end: a drain is seen as "not ready".
+/// Answers on the admin address until a drain is over: meanwhile it is seen as "not ready".
 pub(crate) async fn serve(
     socket: TcpListener,
     config: Arc<Config>,
@@ -37,30 +37,20 @@ pub(crate) async fn serve(
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        match accept(&socket, &tasks).await {
-            None => return,
-            Some(Err(error)) => {
+        match socket.accept().await {
+            Err(error) => {
                 warn!(%error, "the admin address cannot accept");
                 sleep(ACCEPT_PAUSE).await;
             }
-            Some(Ok(stream)) => {
+            Ok((stream, _peer)) => {
                 let (config, facts) = (Arc::clone(&config), Arc::clone(&facts));
-                tasks.spawn(async move {
+                drop(tasks.spawn_watcher(async move {
                     connection(stream, address, &config, &*facts).await;
                     drop(slot);
-                });
+                }));
             }
         }
     }
-}
-
-/// The next connection; `None` once nobody but this address is left to drain.
-async fn accept(socket: &TcpListener, tasks: &Tasks) -> Option<io::Result<TcpStream>> {
-    let accepted = tasks
-        .draining()
-        .run_until_cancelled(socket.accept())
-        .await?;
-    Some(accepted.map(|(stream, _peer)| stream))
 }
 
 async fn connection(

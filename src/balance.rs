@@ -59,7 +59,8 @@ impl Pool {
         })
     }
 
-    /// Probes the nodes until a drain begins, or the pool is dropped.
+    /// Probes the nodes until a drain begins, or the pool is dropped. When it does so already, its
+    /// probes go out through this dialer from now on.
     pub fn watch(&self, dialer: Arc<Dialer>, tasks: &Tasks) {
         if self.config.check.kind == CheckKind::None || !self.prober.connect(dialer) {
             return;

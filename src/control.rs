@@ -18,8 +18,6 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::shutdown::Tasks;
-
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -190,17 +188,15 @@ impl Socket {
     }
 
     /// Answers until the gateway ends.
-    pub(crate) async fn serve(self, operator: Arc<impl Operator>, tasks: Tasks) {
+    pub(crate) async fn serve(self, operator: Arc<impl Operator>) {
         loop {
-            let accepted = tasks.draining().run_until_cancelled(self.listener.accept());
-            match accepted.await {
-                None => return,
-                Some(Err(error)) => {
+            match self.listener.accept().await {
+                Err(error) => {
                     warn!(%error, "the control socket cannot accept");
                     sleep(ACCEPT_PAUSE).await;
                 }
                 // One command at a time: operators are few, and a reload must not overtake another.
-                Some(Ok((stream, _))) => {
+                Ok((stream, _)) => {
                     let answered = timeout(COMMAND_LIMIT, one(stream, &*operator)).await;
                     if let Ok(Err(error)) = answered {
                         debug!(%error, "a connection to the control socket failed");

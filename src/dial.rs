@@ -120,6 +120,21 @@ impl Dialer {
         self.judge(&what, &found, target.port)
     }
 
+    /// Whether the house rules let an address be reached: for what is connected already, when
+    /// they may have changed.
+    ///
+    /// # Errors
+    ///
+    /// When they refuse it.
+    pub(crate) fn allows(&self, address: SocketAddr) -> Result<(), Error> {
+        let judged = self.networks.judge(address.ip(), address.port());
+        judged.map_err(|why| Error::Refused {
+            what: address.to_string().into(),
+            address: address.ip(),
+            why,
+        })
+    }
+
     /// Connects to one of a tunnel permit's addresses, IPv6 and IPv4 raced (RFC 8305).
     ///
     /// # Errors

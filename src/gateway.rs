@@ -10,9 +10,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tracing::warn;
+use tracing::{error, warn};
 
-pub(crate) use self::snapshot::Snapshot;
+use self::relays::{Place, Relays};
+pub(crate) use self::{relays::Open, snapshot::Snapshot};
 use crate::{
     Config, admin,
     auth::{self, Lockout},
@@ -26,10 +27,11 @@ use crate::{
     session::Sessions,
     shutdown::Tasks,
     tls,
-    web::{self, service::Service},
+    web::{self, journal::chain, service::Service},
 };
 
 mod operator;
+mod relays;
 mod snapshot;
 
 /// A running gateway.
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) access: AccessLog,
     snapshot: ArcSwap<Snapshot>,
+    relays: Arc<Relays>,
     sessions: Arc<Sessions>,
     lockout: Arc<Lockout>,
     master: MasterKey,
@@ -96,6 +99,7 @@ impl Gateway {
             metrics: Metrics::new(),
             access,
             snapshot: ArcSwap::from_pointee(snapshot),
+            relays: Arc::default(),
             sessions,
             lockout,
             master,
@@ -168,6 +172,17 @@ impl Shared {
         self.snapshot.load_full()
     }
 
+    /// Enters a tunnel or WebSocket that was judged by `gateway` among those that are judged
+    /// again when policies change.
+    pub(crate) fn watch(&self, gateway: &Snapshot, open: Open) -> Place {
+        self.relays.enter(open, gateway, || self.snapshot())
+    }
+
+    /// A drain is over: what still runs is dropped.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.tasks.ending().is_cancelled()
+    }
+
     fn addresses(&self) -> Vec<SocketAddr> {
         self.doors
             .iter()
@@ -177,6 +192,9 @@ impl Shared {
 
     async fn reload(&self, config: Config) -> Result<(), Error> {
         let _one_at_a_time = self.reloading.lock().await;
+        if self.is_draining() {
+            return Err(Error::Draining);
+        }
         let old = self.snapshot();
         same_doors(&old.config, &config)?;
         let mut acceptors = Vec::new();
@@ -195,18 +213,21 @@ impl Shared {
             door.settings.store(Arc::new(acceptor));
         }
         self.sessions.apply(&new.config);
-        self.snapshot.store(Arc::new(new));
+        let new = Arc::new(new);
+        self.snapshot.store(Arc::clone(&new));
         self.access.reopen();
+        let relays = Arc::clone(&self.relays);
+        let judged = self.tasks.spawn_blocking(move || relays.judge(&new));
+        if judged.await.is_err() {
+            error!("judging open tunnels again failed; some may go on that are denied now");
+        }
         Ok(())
     }
 
     async fn reload_file(&self) -> Result<(), String> {
         let path = self.snapshot().config.path.clone();
         let result = match load(path).await {
-            Ok(config) => self
-                .reload(config)
-                .await
-                .map_err(|error| web::journal::chain(&error)),
+            Ok(config) => self.reload(config).await.map_err(|error| chain(&error)),
             Err(problems) => Err(problems.to_string()),
         };
         let label = if result.is_ok() { "good" } else { "bad" };
@@ -282,15 +303,15 @@ impl Bound {
         }
         if let Some(socket) = self.admin {
             let config = Arc::clone(&shared.snapshot().config);
-            tasks.spawn(admin::serve(
+            drop(tasks.spawn_watcher(admin::serve(
                 socket,
                 config,
                 Arc::clone(shared),
                 tasks.clone(),
-            ));
+            )));
         }
         if let Some(socket) = self.control {
-            tasks.spawn(socket.serve(Arc::clone(shared), tasks.clone()));
+            drop(tasks.spawn_watcher(socket.serve(Arc::clone(shared))));
         }
         tasks.spawn(watch_certificates(Arc::clone(shared)));
         tasks.spawn(Arc::clone(&shared.sessions).watch(tasks.clone()));
@@ -314,7 +335,7 @@ async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<Peer>) {
 async fn watch_certificates(shared: Arc<Shared>) {
     while shared
         .tasks
-        .pause(shared.snapshot().config.tls.reload_interval)
+        .pause(shared.snapshot().config.tls.reload_interval.max(LOOK_PAUSE))
         .await
     {
         let acceptors: Vec<_> = shared
@@ -402,6 +423,9 @@ pub enum Error {
         /// What is in the way.
         source: io::Error,
     },
+    /// It ends: nothing new comes into force.
+    #[error("the gateway is draining")]
+    Draining,
     /// Policies; all their problems.
     #[error("policies cannot be used: {}", join(.0))]
     Policy(Vec<policy::Error>),
@@ -418,4 +442,10 @@ fn join(errors: &[policy::Error]) -> String {
     errors.join("; ")
 }
 
+/// Whatever is configured, certificate files are not looked at without a pause.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
 const LOG_LIMIT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

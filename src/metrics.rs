@@ -42,6 +42,8 @@ pub struct Metrics {
     node_up: Family<ByNode, Gauge>,
     node_requests: Family<ByNode, Gauge>,
     certificate_expiry: Family<ByCertificate, Gauge<f64, AtomicU64>>,
+    handshakes: Family<ByHandshake, Counter>,
+    turned_away: Family<ByReason, Counter>,
     registry: Mutex<Registry>,
 }
 
@@ -58,6 +60,17 @@ pub struct NodeReading {
     pub requests: usize,
 }
 
+/// What happened at one listener before anything could be served.
+#[derive(Debug)]
+pub struct ListenerReading {
+    /// Its name.
+    pub listener: Arc<str>,
+    /// Handshakes completed, by kind.
+    pub handshakes: [(&'static str, u64); 2],
+    /// Connections closed without being served, by reason.
+    pub turned_away: [(&'static str, u64); 5],
+}
+
 /// What is read when somebody asks, rather than counted as it happens.
 #[derive(Debug, Default)]
 pub struct Reading {
@@ -71,6 +84,8 @@ pub struct Reading {
     pub nodes: Vec<NodeReading>,
     /// Certificates and the end of their validity, in seconds since the epoch.
     pub certificates: Vec<(Arc<str>, i64)>,
+    /// All listeners.
+    pub listeners: Vec<ListenerReading>,
 }
 
 impl Metrics {
@@ -94,6 +109,8 @@ impl Metrics {
             node_up: Family::default(),
             node_requests: Family::default(),
             certificate_expiry: Family::default(),
+            handshakes: Family::default(),
+            turned_away: Family::default(),
             registry: Mutex::default(),
         };
         let r = &mut registry;
@@ -143,6 +160,16 @@ impl Metrics {
             "Requests a node has in hand",
             m.node_requests.clone(),
         );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            m.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            m.turned_away.clone(),
+        );
         r.register_with_unit(
             "certificate_expiry",
             "End of a certificate's validity, since the epoch",
@@ -181,6 +208,25 @@ impl Metrics {
             self.certificate_expiry
                 .get_or_create(&ByCertificate { certificate })
                 .set(expiry);
+        }
+        self.handshakes.clear();
+        self.turned_away.clear();
+        for reading in &reading.listeners {
+            let listener = || reading.listener.to_string();
+            for (kind, count) in reading.handshakes {
+                let by = ByHandshake {
+                    listener: listener(),
+                    kind,
+                };
+                self.handshakes.get_or_create(&by).inc_by(count);
+            }
+            for (reason, count) in reading.turned_away {
+                let by = ByReason {
+                    listener: listener(),
+                    reason,
+                };
+                self.turned_away.get_or_create(&by).inc_by(count);
+            }
         }
         let mut page = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,6 +337,18 @@ struct ByNode {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ByCertificate {
     certificate: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByHandshake {
+    listener: String,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByReason {
+    listener: String,
+    reason: &'static str,
 }
 
 fn clamp(value: u64) -> i64 {

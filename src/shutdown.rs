@@ -26,6 +26,8 @@ use tracing::error;
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// What a drain does not wait for.
+    watchers: TaskTracker,
     draining: CancellationToken,
     ending: CancellationToken,
     panics: Arc<AtomicU64>,
@@ -43,15 +45,31 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.tracker.spawn(self.guarded(future))
+    }
+
+    /// Runs what operators watch a drain with: a drain does not wait for it, and ends it after
+    /// everything else.
+    pub fn spawn_watcher<F>(&self, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.watchers.spawn(self.guarded(future))
+    }
+
+    fn guarded<F>(&self, future: F) -> impl Future<Output = ()> + Send + use<F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let ending = self.ending.clone();
         let panics = Arc::clone(&self.panics);
-        self.tracker.spawn(async move {
+        async move {
             let caught = AssertUnwindSafe(future).catch_unwind();
             if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
                 panics.fetch_add(1, Ordering::Relaxed);
                 error!(message = panic_message(&*panic), "a task panicked");
             }
-        })
+        }
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -61,6 +79,12 @@ impl Tasks {
         T: Send + 'static,
     {
         self.tracker.spawn_blocking(work)
+    }
+
+    /// Tasks that run now.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.tracker.len()
     }
 
     /// Tasks that panicked since the start: bugs of ours.
@@ -86,10 +110,13 @@ impl Tasks {
         self.tracker.close();
         let complete = timeout(limit, self.tracker.wait()).await.is_ok();
         self.ending.cancel();
-        if !complete {
-            // Cancelled tasks need a moment to run their destructors.
-            let _late = timeout(DROP_LIMIT, self.tracker.wait()).await;
-        }
+        self.watchers.close();
+        // Cancelled tasks need a moment to run their destructors.
+        let all = async {
+            self.tracker.wait().await;
+            self.watchers.wait().await;
+        };
+        let _late = timeout(DROP_LIMIT, all).await;
         complete
     }
 
@@ -121,3 +148,55 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 const DROP_LIMIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_task_and_is_counted() {
+        let tasks = Tasks::new();
+        let (go, wait) = tokio::sync::oneshot::channel();
+        let other = tasks.spawn(async move { wait.await.unwrap() });
+        let bug = tasks.spawn(async { panic!("a bug of ours") });
+
+        bug.await.unwrap();
+        assert_eq!(tasks.panics(), 1);
+        assert!(!other.is_finished());
+        go.send(()).unwrap();
+        other.await.unwrap();
+        assert_eq!(tasks.panics(), 1);
+        assert!(tasks.drain(DROP_LIMIT).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_cuts_what_is_not_done_by_its_deadline() {
+        let tasks = Tasks::new();
+        let late = tasks.spawn(pending());
+
+        assert!(!tasks.drain(Duration::from_secs(5)).await);
+
+        late.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watchers_are_there_to_the_end_of_a_drain_and_do_not_hold_it() {
+        let tasks = Tasks::new();
+        let watcher = tasks.spawn_watcher(pending());
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        drop(tasks.spawn(async move { wait.await.unwrap() }));
+        let draining = tokio::spawn({
+            let tasks = tasks.clone();
+            async move { tasks.drain(Duration::from_secs(3600)).await }
+        });
+        tasks.draining().cancelled().await;
+        assert!(!watcher.is_finished());
+
+        go.send(()).unwrap();
+
+        assert!(draining.await.unwrap());
+        watcher.await.unwrap();
+    }
+}

@@ -32,7 +32,6 @@ use crate::{
     config::{self, ClientCertificate},
     crypto::{self, MasterKey},
     listener::peer::Handshake,
-    shutdown::Tasks,
 };
 
 pub(crate) use self::certificates::told;
@@ -181,18 +180,6 @@ impl Acceptor {
             );
         }
         *failed = error;
-    }
-
-    /// Reloads at the configured interval (never, if that is zero), until a drain begins.
-    pub async fn watch(self: Arc<Self>, tasks: Tasks) {
-        if self.settings.reload_interval.is_zero() {
-            return;
-        }
-        while tasks.pause(self.settings.reload_interval).await {
-            let this = Arc::clone(&self);
-            // A panic while reading is counted by the task's tracker; the next round tries again.
-            let _ended = tasks.spawn_blocking(move || this.reload()).await;
-        }
     }
 
     /// The certificates that are shown.

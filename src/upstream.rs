@@ -31,10 +31,11 @@ use crate::{
     clock,
     config::{App, Limits, Network},
     dial::{self, Dialer},
+    metrics::access_log::Relayed,
     permit::Permit,
-    relay::{self, Counts},
+    relay,
     shutdown::Tasks,
-    web::{self, Answer, Body},
+    web::{self, Answer, Body, headers},
 };
 
 mod body;
@@ -78,8 +79,8 @@ pub struct Exchange<'a> {
     pub request: Request<Body>,
     /// Ends it when one fires: the session ended, the policy changed.
     pub stop: Vec<CancellationToken>,
-    /// Counts a WebSocket's bytes while it runs.
-    pub counts: Arc<Counts>,
+    /// Told of a WebSocket's bytes while it runs, and of its end.
+    pub relayed: Arc<Relayed>,
 }
 
 /// Who answered; an extension of every answer that [`Upstream::forward`] gives.
@@ -344,7 +345,7 @@ impl Upstream {
                 block: self.block,
             },
             stop: plan.stop.clone(),
-            counts: Arc::clone(&plan.counts),
+            relayed: Arc::clone(&plan.relayed),
         }
     }
 }
@@ -364,7 +365,7 @@ struct Plan<'a> {
     progress: Duration,
     upgrade_idle: Duration,
     stop: Vec<CancellationToken>,
-    counts: Arc<Counts>,
+    relayed: Arc<Relayed>,
 }
 
 /// What is handed to a connection, and comes back when it was not sent.
@@ -392,7 +393,7 @@ impl<'a> Plan<'a> {
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);
-        head::strip_hop_by_hop(&mut headers);
+        headers::strip_hop_by_hop(&mut headers);
         headers.remove(HOST);
         if body.is_end_stream() {
             headers.remove(EXPECT);
@@ -419,7 +420,7 @@ impl<'a> Plan<'a> {
             progress: app.progress,
             upgrade_idle: app.upgrade_idle,
             stop: exchange.stop,
-            counts: exchange.counts,
+            relayed: exchange.relayed,
         };
         Ok((plan, Load { headers, body }))
     }
@@ -484,7 +485,7 @@ impl<'a> Plan<'a> {
     fn answer(&self, answer: Response<Incoming>, held: Held) -> Result<Answer, &'static str> {
         let (mut parts, incoming) = answer.into_parts();
         head::settle_framing(&mut parts.headers)?;
-        head::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_hop_by_hop(&mut parts.headers);
         let body = Receiving::start(incoming, held, self.progress, self.stop.clone());
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;

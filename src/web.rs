@@ -82,6 +82,22 @@ pub struct Answer {
 /// Runs a tunnel or WebSocket to its end once the answer's head is on its way.
 pub type Takeover = Box<dyn FnOnce(Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
+impl Answer {
+    /// The same; `held` is dropped with the takeover, whether that ran to its end or never began.
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        let Self { response, then } = self;
+        let then = then.map(|then| -> Takeover {
+            Box::new(move |stream| {
+                Box::pin(async move {
+                    then(stream).await;
+                    drop(held);
+                })
+            })
+        });
+        Self { response, then }
+    }
+}
+
 impl From<Response<Body>> for Answer {
     fn from(response: Response<Body>) -> Self {
         Self {

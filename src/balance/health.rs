@@ -1,11 +1,8 @@
 //! Probes: whether a node answers as it should. All of them go out through `dial`.
 
-use std::{
-    error::Error as StdError,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderValue, Request, StatusCode, header};
@@ -26,7 +23,8 @@ use crate::{
 pub(super) struct Prober {
     check: Check,
     nodes: Arc<[Arc<Node>]>,
-    dialer: OnceLock<Arc<Dialer>>,
+    /// The way out of the configuration in force.
+    dialer: ArcSwapOption<Dialer>,
 }
 
 impl Prober {
@@ -34,13 +32,13 @@ impl Prober {
         Arc::new(Self {
             check,
             nodes,
-            dialer: OnceLock::new(),
+            dialer: ArcSwapOption::empty(),
         })
     }
 
-    /// From now on there is a way out. `false` when there was one already.
+    /// Goes out through this from now on. `false` when it went through another before.
     pub(super) fn connect(&self, dialer: Arc<Dialer>) -> bool {
-        self.dialer.set(dialer).is_ok()
+        self.dialer.swap(Some(dialer)).is_none()
     }
 
     pub(super) fn check(&self) -> &Check {
@@ -49,11 +47,11 @@ impl Prober {
 
     /// Probes a node once. `true` when it is good.
     pub(super) async fn probe(&self, index: usize) -> bool {
-        let (Some(node), Some(dialer)) = (self.nodes.get(index), self.dialer.get()) else {
+        let (Some(node), Some(dialer)) = (self.nodes.get(index), self.dialer.load_full()) else {
             return false;
         };
         let limit = self.check.timeout;
-        let result = timeout(limit, once(dialer, node, &self.check.kind))
+        let result = timeout(limit, once(&dialer, node, &self.check.kind))
             .await
             .unwrap_or(Err(Error::Timeout(limit)));
         let good = result.is_ok();

@@ -1,12 +1,18 @@
 //! What operators see and do: the facts behind the admin address, and commands on the socket.
 
-use std::{sync::PoisonError, time::UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::UNIX_EPOCH,
+};
 
-use super::Shared;
+use super::{Door, Shared};
 use crate::{
     admin, balance, clock,
     control::{self, Answer, Command, Kill, Operator},
-    metrics::{NodeReading, Reading},
+    metrics::{ListenerReading, NodeReading, Reading},
     session::Session,
 };
 
@@ -50,7 +56,30 @@ impl admin::Facts for Shared {
             log_lines_lost: self.access.lost(),
             nodes,
             certificates,
+            listeners: self.doors.iter().map(Door::reading).collect(),
         })
+    }
+}
+
+impl Door {
+    fn reading(&self) -> ListenerReading {
+        let counts = &self.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let resumed = read(&counts.resumed);
+        ListenerReading {
+            listener: Arc::clone(&self.settings.load().config.name),
+            handshakes: [
+                ("full", read(&counts.handshakes).saturating_sub(resumed)),
+                ("resumed", resumed),
+            ],
+            turned_away: [
+                ("deadline", read(&counts.refused_deadline)),
+                ("proxy", read(&counts.refused_proxy)),
+                ("silent", read(&counts.silent)),
+                ("source", read(&counts.refused_source)),
+                ("tls", read(&counts.refused_tls)),
+            ],
+        }
     }
 }
 
@@ -92,7 +121,7 @@ impl Operator for Shared {
 }
 
 impl Shared {
-    fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -124,7 +153,7 @@ impl Shared {
         let open = self
             .doors
             .iter()
-            .map(|door| door.counts.open.load(std::sync::atomic::Ordering::Relaxed))
+            .map(|door| door.counts.open.load(Ordering::Relaxed))
             .sum();
         control::Status {
             version: env!("CARGO_PKG_VERSION").into(),

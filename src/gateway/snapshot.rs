@@ -68,11 +68,10 @@ impl Snapshot {
         );
         let pools = config.pools.values().map(|pool| {
             let kept = old.and_then(|old| old.unchanged(pool));
-            let pool = kept.unwrap_or_else(|| {
-                let pool = Pool::new(Arc::clone(pool));
-                pool.watch(Arc::clone(&dialer), parts.tasks);
-                pool
-            });
+            let pool = kept.unwrap_or_else(|| Pool::new(Arc::clone(pool)));
+            // A kept pool as well: networks, names and authorities may be others now. Nothing can
+            // fail after this, so the pool cannot be left with a dialer that never came into force.
+            pool.watch(Arc::clone(&dialer), parts.tasks);
             (Arc::clone(&pool.config().name), pool)
         });
         let pools = pools.collect();
@@ -125,8 +124,7 @@ impl Snapshot {
             .collect()
     }
 
-    /// The pool of the same name, if its configuration is the same. Its probes go out through the
-    /// dialer that it began with, so the networks have to be the same too.
+    /// The pool of the same name, if its configuration is the same.
     fn unchanged(&self, pool: &config::Pool) -> Option<Arc<Pool>> {
         let old = self.pools.get(&pool.name)?;
         (format!("{:?}", old.config()) == format!("{pool:?}")).then(|| Arc::clone(old))

@@ -49,6 +49,25 @@ pub struct Relayed {
     pub counts: Arc<relay::Counts>,
     /// How it ended, once it has.
     pub end: OnceLock<&'static str>,
+    /// Why it was ended before its time, if it was.
+    refused: OnceLock<Refused>,
+}
+
+impl Relayed {
+    /// Notes that it is refused from now on, under a fresh id.
+    pub fn cut(&self, stage: &'static str, reason: String) {
+        let id = refusal::Id::generate();
+        // The first reason is the one that ended it.
+        let _first = self.refused.set(Refused { id, stage, reason });
+    }
+
+    /// Notes how it ended.
+    pub fn ended(&self, end: &relay::End) {
+        let denied = matches!(end, relay::End::Stopped) && self.refused.get().is_some();
+        let label = if denied { "denied" } else { end.label() };
+        // It was not set before: a relay runs once.
+        let _set = self.end.set(label);
+    }
 }
 
 /// A refusal as the log tells it; the device is told the id alone.
@@ -146,7 +165,11 @@ pub struct Found<'a> {
 
 impl<'a> From<&'a Record> for Found<'a> {
     fn from(record: &'a Record) -> Self {
-        let refused = record.refused.as_ref();
+        let cut = record
+            .relayed
+            .as_ref()
+            .and_then(|relayed| relayed.refused.get());
+        let refused = record.refused.as_ref().or(cut);
         Self {
             user: record.user.as_deref().map(printable),
             session: record.session.as_deref(),
@@ -281,16 +304,30 @@ enum Sink {
 }
 
 impl Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes all, if it can; says how much it could.
+    fn write(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         match self {
-            Self::File(file) => file.write_all(bytes),
+            Self::File(file) => write_all(file, bytes),
             Self::Stdout => {
                 let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
+                let (written, result) = write_all(&mut out, bytes);
+                (written, result.and_then(|()| out.flush()))
             }
         }
     }
+}
+
+fn write_all(to: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written: usize = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match to.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written = written.saturating_add(more),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 fn write_out(shared: &Shared, mut sink: Sink, path: Option<&Path>) {
@@ -312,9 +349,15 @@ fn write_out(shared: &Shared, mut sink: Sink, path: Option<&Path>) {
         let closing = state.closing;
         drop(state);
 
-        if let Err(error) = sink.write(&batch) {
-            let lines = batch.iter().filter(|&&b| b == b'\n').count();
+        let (written, result) = sink.write(&batch);
+        if let Err(error) = result {
+            let (out, lost) = batch.split_at_checked(written).unwrap_or((&batch, &[]));
+            let lines = lost.iter().filter(|&&b| b == b'\n').count();
             shared.lost.fetch_add(lines as u64, Ordering::Relaxed);
+            if out.last().is_some_and(|&last| last != b'\n') {
+                // Half a line is out: the next one must not be taken for its other half.
+                shared.lock().buffer.splice(..0, *b"\n");
+            }
             tracing::error!(%error, lines, "the access log cannot be written");
         }
         batch.clear();

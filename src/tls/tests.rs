@@ -16,10 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     version::{TLS12, TLS13},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Acceptor, Refused, Stream,
@@ -30,7 +27,6 @@ use crate::{
     config::{self, ClientCertificate},
     crypto::MasterKey,
     listener::peer::Handshake,
-    shutdown::Tasks,
 };
 
 type Met = (
@@ -247,31 +243,6 @@ async fn a_certificate_is_replaced_without_a_connection_noticing() {
     assert_eq!(leaf(&later), written(&world, "gw"));
     assert_eq!(leaf(&far), before);
     exchange(&mut near, &mut far).await;
-}
-
-#[tokio::test]
-async fn changed_files_are_noticed_until_a_drain_begins() {
-    let world = World::new();
-    world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
-    let settings = config::Tls {
-        reload_interval: Duration::from_millis(1),
-        ..tls()
-    };
-    let listener = Arc::new(world.listener(&["gw"]));
-    let acceptor = Acceptor::load(listener, settings, &MasterKey::generate()).unwrap();
-    let (acceptor, tasks) = (Arc::new(acceptor), Tasks::new());
-    let watch = tasks.spawn(Arc::clone(&acceptor).watch(tasks.clone()));
-
-    world.issue("gw", &["new.test"], &PKCS_ECDSA_P256_SHA256);
-
-    let noticed = async {
-        while acceptor.facts()[0].names != [Arc::from("new.test")] {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(Duration::from_secs(20), noticed).await.unwrap();
-    assert!(tasks.drain(Duration::from_secs(20)).await);
-    watch.await.unwrap();
 }
 
 #[tokio::test]

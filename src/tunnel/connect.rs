@@ -72,8 +72,7 @@ impl Backend {
             debug!(%address, %error, "a tunnel broke");
         }
         self.is_complete = end.is_complete();
-        // It was not set before: a tunnel runs once.
-        let _set = relayed.end.set(end.label());
+        relayed.ended(&end);
     }
 }
 

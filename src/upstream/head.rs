@@ -3,24 +3,9 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TE, TRANSFER_ENCODING, UPGRADE,
-        WWW_AUTHENTICATE,
+        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TE, TRANSFER_ENCODING, WWW_AUTHENTICATE,
     },
 };
-
-/// Drops what was meant for one hop only (RFC 9110, section 7.6.1).
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
-        headers.remove(name);
-    }
-}
 
 /// The request wants trailers: it says so, or it is gRPC, which cannot do without.
 pub(super) fn wants_trailers(request: &HeaderMap) -> bool {
@@ -93,16 +78,6 @@ fn list<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item = 
         .filter(|item| !item.is_empty())
 }
 
-static HOP_BY_HOP: [HeaderName; 7] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,21 +86,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_panics_and_no_hop_field_stays(
-            name in 0..HOP_BY_HOP.len(),
+        fn no_value_panics(
             values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..4),
         ) {
             let mut map = HeaderMap::new();
             for value in values.iter().filter_map(|v| HeaderValue::from_bytes(v).ok()) {
-                for name in [&HOP_BY_HOP[name], &CONNECTION, &AUTHORIZATION, &WWW_AUTHENTICATE] {
+                for name in [TE, TRANSFER_ENCODING, AUTHORIZATION, WWW_AUTHENTICATE] {
                     map.append(name, value.clone());
                 }
             }
             let _seen = (carries_connection_login(&map), offers_connection_login(&map));
             let _wants = wants_trailers(&map);
-            let _settled = settle_framing(&mut map.clone());
-            strip_hop_by_hop(&mut map);
-            prop_assert!(HOP_BY_HOP.iter().all(|name| !map.contains_key(name)));
+            let _settled = settle_framing(&mut map);
         }
     }
 
@@ -137,23 +109,6 @@ mod tests {
             )
         };
         lines.iter().map(line).collect()
-    }
-
-    #[test]
-    fn one_hop_fields_go_and_others_stay() {
-        let mut map = headers(&[
-            ("connection", "close, X-One"),
-            ("connection", "x-two"),
-            ("x-one", "1"),
-            ("x-two", "2"),
-            ("x-three", "3"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("upgrade", "h2c"),
-            ("transfer-encoding", "chunked"),
-        ]);
-        strip_hop_by_hop(&mut map);
-        assert_eq!(map, headers(&[("x-three", "3")]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     dial::{Connected, Stream},
     permit::{Permit, What},
-    web::{Answer, Body},
+    web::{Answer, Body, headers},
 };
 
 /// A plain site's answer.
@@ -94,7 +94,7 @@ impl Upstream {
         }
         let (mut parts, incoming) = answer.into_parts();
         head::settle_framing(&mut parts.headers).map_err(broken)?;
-        head::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_hop_by_hop(&mut parts.headers);
         let mut response = Response::new(Receiving::start(incoming, Once(connection), idle, stop));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
@@ -121,7 +121,7 @@ fn origin_form(request: Request<Body>) -> Result<Request<Sending>, &'static str>
         .filter(|authority| !authority.as_str().contains('@'))
         .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
         .ok_or("a host that is none")?;
-    head::strip_hop_by_hop(&mut parts.headers);
+    headers::strip_hop_by_hop(&mut parts.headers);
     // The device is asked for its body by reading it; the site is not asked.
     parts.headers.remove(EXPECT);
     parts.headers.insert(HOST, authority);

@@ -23,8 +23,9 @@ use tracing::debug;
 use super::{connection::Held, head};
 use crate::{
     crypto,
-    relay::{self, Counts, Limits},
-    web::{Answer, Body, Stream},
+    metrics::access_log::Relayed,
+    relay::{self, Limits},
+    web::{Answer, Body, Stream, headers},
 };
 
 /// How a device asked for a WebSocket.
@@ -114,9 +115,9 @@ impl Upgrade {
         let upgraded = hyper::upgrade::on(&mut answer);
         let mut response = Response::new(Body::empty());
         *response.headers_mut() = std::mem::take(answer.headers_mut());
-        let headers = response.headers_mut();
-        head::strip_hop_by_hop(headers);
-        headers.remove(CONTENT_LENGTH);
+        let fields = response.headers_mut();
+        headers::strip_hop_by_hop(fields);
+        fields.remove(CONTENT_LENGTH);
         *response.status_mut() = match self {
             Self::Http1 => {
                 let headers = response.headers_mut();
@@ -125,7 +126,7 @@ impl Upgrade {
                 StatusCode::SWITCHING_PROTOCOLS
             }
             Self::Http2 => {
-                headers.remove(SEC_WEBSOCKET_ACCEPT);
+                fields.remove(SEC_WEBSOCKET_ACCEPT);
                 StatusCode::OK
             }
         };
@@ -150,7 +151,7 @@ pub(super) struct Relay {
     pub(super) held: Held,
     pub(super) limits: Limits,
     pub(super) stop: Vec<CancellationToken>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) relayed: Arc<Relayed>,
 }
 
 impl Relay {
@@ -160,8 +161,9 @@ impl Relay {
         match timeout(HAND_OVER, upgraded).await {
             Ok(Ok(upgraded)) => {
                 let backend = TokioIo::new(upgraded);
-                let end =
-                    relay::relay(device, backend, self.limits, &self.stop, &self.counts).await;
+                let counts = &self.relayed.counts;
+                let end = relay::relay(device, backend, self.limits, &self.stop, counts).await;
+                self.relayed.ended(&end);
                 debug!(%node, ?end, "websocket ended");
             }
             Ok(Err(error)) => debug!(%node, %error, "the node closed as the websocket opened"),

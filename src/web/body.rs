@@ -129,7 +129,14 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Stream(stream) => stream.as_mut().poll_frame(context),
+            // An empty frame says nothing, and some peers close an HTTP/2 connection that carries
+            // more than a hundred of them.
+            Kind::Stream(stream) => loop {
+                match ready!(stream.as_mut().poll_frame(context)) {
+                    Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                    other => return Poll::Ready(other),
+                }
+            },
         }
     }
 

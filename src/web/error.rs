@@ -163,7 +163,8 @@ impl Error {
         }
     }
 
-    fn stage(&self) -> &'static str {
+    /// Which stage said no.
+    pub(crate) fn stage(&self) -> &'static str {
         match self {
             Self::Denied(_) | Self::Port(_) => "policy",
             Self::Dial(_) => "dial",

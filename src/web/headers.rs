@@ -416,11 +416,12 @@ const NEVER_TRAILERS: [&str; 25] = [
     "x-http-method*",
 ];
 
-static HOP_BY_HOP: [HeaderName; 9] = [
+static HOP_BY_HOP: [HeaderName; 10] = [
     CONNECTION,
     // Old devices send the next two without naming them in `Connection`.
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     TE,

@@ -19,7 +19,7 @@ use crate::{
     listener::peer::Peer,
     metrics::{
         ByDirection, ByEnd, ByStage, Held,
-        access_log::{Found, Line, Record, printable},
+        access_log::{Found, Line, Record, Relayed, printable},
     },
 };
 
@@ -127,6 +127,17 @@ impl Entry {
         }
     }
 
+    /// A relay that does not say how it ended was dropped by a drain's end, or never began.
+    fn end_of(&self, relayed: &Relayed) -> &'static str {
+        relayed.end.get().copied().unwrap_or_else(|| {
+            if self.shared.is_ending() {
+                "stopped"
+            } else {
+                "device gone"
+            }
+        })
+    }
+
     fn line(&self) -> Line<'_> {
         let path = if self.method == Method::CONNECT {
             ""
@@ -165,7 +176,7 @@ impl Entry {
                 relayed.counts.down.load(Ordering::Relaxed)
             })),
             end: match (relayed, self.status) {
-                (Some(relayed), _) => relayed.end.get().copied(),
+                (Some(relayed), _) => Some(self.end_of(relayed)),
                 (None, None) => Some("device gone"),
                 (None, Some(_)) => None,
             },
@@ -185,7 +196,7 @@ impl Drop for Entry {
                     .get_or_create(&ByDirection { direction })
                     .inc_by(bytes.load(Ordering::Relaxed));
             }
-            let end = relayed.end.get().copied().unwrap_or("closed");
+            let end = self.end_of(relayed);
             metrics.tunnels_ended.get_or_create(&ByEnd { end }).inc();
         }
     }

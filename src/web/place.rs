@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Uri, uri::Scheme};
+use http::{
+    Method, Request, Response, Uri,
+    header::{AUTHORIZATION, TE},
+    uri::Scheme,
+};
 
 use super::{
     Body, Protocol,
@@ -114,9 +118,15 @@ impl Site {
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = body.limited(app.max_body);
         let headers = request.headers_mut();
-        headers.remove(http::header::PROXY_AUTHORIZATION);
+        // `Connection` must not name what is added below; whether a node is told that trailers are
+        // welcome is decided towards the node.
+        let te = headers.remove(TE);
+        headers::strip_hop_by_hop(headers);
+        if let Some(te) = te {
+            headers.insert(TE, te);
+        }
         if app.authorization == Authorization::Gateway {
-            headers.remove(http::header::AUTHORIZATION);
+            headers.remove(AUTHORIZATION);
         }
         headers::strip_cookies(headers);
         headers::set_forwarded(headers, peer, &self.authority);

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Answer, Body, Handler, Protocol, Refusal,
@@ -15,12 +16,12 @@ use super::{
 use crate::{
     clock,
     config::Authorization,
-    gateway::{Shared, Snapshot},
+    gateway::{Open, Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{Exchange, Upgrade},
+    upstream::{Exchange, Served, Upgrade},
 };
 
 /// The requests of one connection.
@@ -49,14 +50,25 @@ impl Service {
             .usage()
             .open_tunnel(&gateway.config.tunnel, clock::now())?;
         let relayed = Arc::new(Relayed::default());
-        let ended = session.ended().clone();
+        let stop = session.ended().child_token();
         let opened = gateway
             .tunnels
-            .open(&permit, ended, held, Arc::clone(&relayed))
+            .open(&permit, stop.clone(), held, Arc::clone(&relayed))
             .await?;
         record.backend = Some(opened.address);
-        record.relayed = Some(relayed);
-        Ok(opened.answer)
+        record.relayed = Some(Arc::clone(&relayed));
+        let place = self.shared.watch(
+            gateway,
+            Open {
+                session: Some(session),
+                source: self.source(),
+                permit,
+                address: opened.address,
+                stop,
+                relayed,
+            },
+        );
+        Ok(opened.answer.holding(place))
     }
 
     /// `GET http://…`: what a browser asks its proxy for a plain site. Judged as a tunnel is.
@@ -145,6 +157,8 @@ impl Service {
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
+        let cut = upgrade.map(|_websocket| CancellationToken::new());
+        let ended = session.as_ref().map(|session| session.ended().clone());
         let pool = gateway.pool(app);
         let authority = site.authority.to_string();
         let forwarded = gateway.upstream.forward(Exchange {
@@ -157,14 +171,26 @@ impl Service {
             target,
             upgrade,
             request,
-            stop: session
-                .iter()
-                .map(|session| session.ended().clone())
-                .collect(),
-            counts: Arc::clone(&relayed.counts),
+            stop: ended.into_iter().chain(cut.clone()).collect(),
+            relayed: Arc::clone(&relayed),
         });
         let mut answer = Box::pin(forwarded).await?;
-        record.relayed = answer.then.is_some().then_some(relayed);
+        let served = answer.response.extensions().get::<Served>();
+        if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
+            record.relayed = Some(Arc::clone(&relayed));
+            let place = self.shared.watch(
+                gateway,
+                Open {
+                    session,
+                    source: self.source(),
+                    address: served.address,
+                    permit,
+                    stop,
+                    relayed,
+                },
+            );
+            answer = answer.holding(place);
+        }
         site.clean_answer(&mut answer.response, app, &gateway.config, record);
         if let Some(cookie) = set_cookie {
             answer.response.headers_mut().append(SET_COOKIE, cookie);

@@ -39,6 +39,7 @@ fn what_a_device_claims_about_itself_does_not_reach_the_backend() {
     let credential = format!("alice:{ALICE}");
 
     let got = world.curl(&[
+        "--http1.1",
         "--user",
         &credential,
         "--header",

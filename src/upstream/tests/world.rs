@@ -25,7 +25,6 @@ use crate::{
     config::{self, Dns, Source, for_test},
     dial::Dialer,
     permit::{Host, Permit, Target, What},
-    relay::Counts,
     shutdown::Tasks,
     web::{Answer, Body, Stream, body},
 };
@@ -105,7 +104,7 @@ impl World {
             upgrade: Upgrade::asked(&request, None),
             request,
             stop: Vec::new(),
-            counts: Arc::new(Counts::default()),
+            relayed: Arc::default(),
         }
     }
 

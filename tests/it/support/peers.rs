@@ -1,4 +1,4 @@
-//! Servers that others wrote: nginx, slapd, dnsmasq.
+//! Servers that others wrote: nginx, slapd, dnsmasq, HAProxy.
 
 use std::{
     fs,
@@ -157,6 +157,20 @@ pub(crate) fn dns_on(machine: &impl Machine, names: &[(&str, &str)]) -> Peer {
             arguments.push(format!("--host-record={name},{address}"));
         }
         arguments
+    })
+}
+
+/// HAProxy that passes TCP on to this server (its name, address and options).
+pub(crate) fn haproxy(server: &str) -> Peer {
+    start(&Loopback, "haproxy", |directory, address| {
+        let config = directory.join("haproxy.cfg");
+        let text = format!(
+            "global\n maxconn 100\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n\
+             timeout server 60s\nfrontend device\n bind {address}\n default_backend gateway\n\
+             backend gateway\n {server}\n"
+        );
+        fs::write(&config, text).unwrap();
+        vec!["-db".into(), "-f".into(), config.display().to_string()]
     })
 }
 
