@@ -27,6 +27,7 @@ use crate::{
     config::{self, Config, DirectoryKind, Secret},
     crypto::{KeyedHash, MasterKey},
     dial::Dialer,
+    metrics::{ByOutcome, PasswordChecks},
     shutdown::Tasks,
 };
 
@@ -67,6 +68,7 @@ struct Shared {
     /// Credentials that failed lately, and why.
     failed: Memory<Arc<str>>,
     hash: KeyedHash,
+    checks: PasswordChecks,
     tasks: Tasks,
 }
 
@@ -103,6 +105,7 @@ impl Authenticator {
         master: &MasterKey,
         lockout: Arc<Lockout>,
         dialer: Arc<Dialer>,
+        checks: PasswordChecks,
         tasks: Tasks,
     ) -> Result<Self, Error> {
         let directories = config
@@ -132,6 +135,7 @@ impl Authenticator {
             &config.login,
             master,
             lockout,
+            checks,
             tasks,
         ))
     }
@@ -141,6 +145,7 @@ impl Authenticator {
         login: &config::Login,
         master: &MasterKey,
         lockout: Arc<Lockout>,
+        checks: PasswordChecks,
         tasks: Tasks,
     ) -> Self {
         let places = login.checks_at_once.saturating_add(login.check_queue);
@@ -161,6 +166,7 @@ impl Authenticator {
                 queue: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
                 failed: Memory::new(MAX_FAILED),
                 hash: KeyedHash::new(&master.derive("credentials being checked")),
+                checks,
                 tasks,
             }),
             step: login.step,
@@ -179,6 +185,7 @@ impl Authenticator {
             login,
             &master,
             Lockout::new(),
+            PasswordChecks::default(),
             Tasks::new(),
         )
     }
@@ -316,42 +323,62 @@ impl Shared {
         let mut guess = match self.lockout.begin(&self.limits, user, source, now) {
             Ok(guess) => guess,
             Err(locked) => {
-                // As long as a wrong password takes, so that nobody can tell.
-                for directory in &self.directories {
-                    let _cost = directory.dummy(self, password).await;
-                }
+                self.pretend(&self.directories, password).await;
                 return Err(self.slowed_down(locked, user, source));
             }
         };
-        for directory in &self.directories {
+        let mut directories = self.directories.iter();
+        while let Some(directory) = directories.next() {
             let answer = directory.check(self, user, password, &mut guess).await;
             match answer {
                 Ok(Answer::Known { user, groups }) => {
                     guess.passed();
+                    self.count("right");
                     return Ok(Identity {
                         user,
                         directory: Arc::clone(&directory.name),
                         groups,
                     });
                 }
-                Ok(Answer::Locked(locked)) => return Err(self.slowed_down(locked, user, source)),
+                Ok(Answer::Locked(locked)) => {
+                    self.pretend(directories.as_slice(), password).await;
+                    return Err(self.slowed_down(locked, user, source));
+                }
                 Ok(Answer::Unknown) => {}
                 Ok(Answer::Wrong { why }) => {
+                    self.pretend(directories.as_slice(), password).await;
                     let reason = format!("wrong password for {user} in {}{why}", directory.name);
                     return Err(self.failed(user, password, guess, &reason));
                 }
                 // A later directory is not asked: an account of the same name there must not
                 // take this one's place while this directory is silent.
-                Err(cause) => return Err(Failure::Unavailable(cause)),
+                Err(cause) => {
+                    self.count("unanswered");
+                    return Err(Failure::Unavailable(cause));
+                }
             }
         }
         let reason = format!("unknown user {}", self.disguise(user));
         Err(self.failed(user, password, guess, &reason))
     }
 
+    /// Costs what these directories would have cost for a name that they do not know, so that the
+    /// time tells nobody which of them was asked.
+    async fn pretend(&self, directories: &[Directory], password: &Secret) {
+        for directory in directories {
+            // One that is down makes no difference for whoever is refused anyway.
+            let _cost = directory.dummy(self, password).await;
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.checks.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
     fn failed(&self, user: &str, password: &Secret, guess: Guess, reason: &str) -> Failure {
         let now = clock::now();
         guess.failed(now);
+        self.count("wrong");
         let reason: Arc<str> = reason.into();
         let credential = self.credential(user, password);
         if let Some(until) = now.checked_add(FAILED_FOR) {
@@ -362,6 +389,7 @@ impl Shared {
     }
 
     fn slowed_down(&self, locked: Locked, user: &str, source: IpAddr) -> Failure {
+        self.count("limited");
         let reason = match locked {
             Locked::Source => format!("too many failures from {source}"),
             Locked::User => format!("too many failures of user {}", self.disguise(user)),

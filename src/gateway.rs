@@ -88,15 +88,17 @@ impl Gateway {
         let lockout = Lockout::new();
         let bound = Bound::bind(&config).await?;
         let doors = bound.doors(&config, &master)?;
+        let metrics = Metrics::new();
         let parts = snapshot::Parts {
             sessions: &sessions,
             lockout: &lockout,
+            metrics: &metrics,
             master: &master,
             tasks: &tasks,
         };
         let snapshot = Snapshot::build(config, None, &parts)?;
         let shared = Arc::new(Shared {
-            metrics: Metrics::new(),
+            metrics,
             access,
             snapshot: ArcSwap::from_pointee(snapshot),
             relays: Arc::default(),
@@ -204,6 +206,7 @@ impl Shared {
         let parts = snapshot::Parts {
             sessions: &self.sessions,
             lockout: &self.lockout,
+            metrics: &self.metrics,
             master: &self.master,
             tasks: &self.tasks,
         };

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub tunnels_ended: Family<ByEnd, Counter>,
     /// Bytes of tunnels and upgraded connections, by direction.
     pub tunnel_bytes: Family<ByDirection, Counter>,
+    /// Checks of passwords, by outcome.
+    pub password_checks: PasswordChecks,
     /// Reloads, by result.
     pub reloads: Family<ByResult, Counter>,
     sessions: Gauge,
@@ -45,6 +47,8 @@ pub struct Metrics {
     handshakes: Family<ByHandshake, Counter>,
     turned_away: Family<ByReason, Counter>,
     registry: Mutex<Registry>,
+    /// Stands for an app where the gateway itself answered.
+    no_app: Arc<str>,
 }
 
 /// One node as the metrics show it.
@@ -102,6 +106,7 @@ impl Metrics {
             tunnels: Gauge::default(),
             tunnels_ended: Family::default(),
             tunnel_bytes: Family::default(),
+            password_checks: PasswordChecks::default(),
             reloads: Family::default(),
             sessions: Gauge::default(),
             panics: Gauge::default(),
@@ -112,6 +117,7 @@ impl Metrics {
             handshakes: Family::default(),
             turned_away: Family::default(),
             registry: Mutex::default(),
+            no_app: "gateway".into(),
         };
         let r = &mut registry;
         let m = &metrics;
@@ -145,6 +151,11 @@ impl Metrics {
             "Bytes of tunnels and upgraded connections",
             Unit::Bytes,
             m.tunnel_bytes.clone(),
+        );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            m.password_checks.clone(),
         );
         r.register("reloads", "Reloads by result", m.reloads.clone());
         r.register("sessions", "Sessions in force", m.sessions.clone());
@@ -235,13 +246,15 @@ impl Metrics {
         page
     }
 
-    /// Counts the end of a request.
-    pub fn request_ended(&self, app: &str, status: u16, took: Duration) {
-        let app = app.to_owned();
+    /// Counts the end of a request: an app's, or one that the gateway itself answered.
+    pub fn request_ended(&self, app: Option<&Arc<str>>, status: u16, took: Duration) {
+        let app = Arc::clone(app.unwrap_or(&self.no_app));
+        let by_answer = ByAnswer { app, status };
+        self.requests.get_or_create(&by_answer).inc();
+        let by_app = ByApp { app: by_answer.app };
         self.latency
-            .get_or_create(&ByApp { app: app.clone() })
+            .get_or_create(&by_app)
             .observe(took.as_secs_f64());
-        self.requests.get_or_create(&ByAnswer { app, status }).inc();
     }
 }
 
@@ -282,18 +295,18 @@ pub struct ByListener {
     pub listener: String,
 }
 
-/// Label: an app's name, or `gateway`, `tunnel`.
+/// Label: an app's name, or `gateway`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByApp {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
 }
 
 /// Labels: app and status.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ByAnswer {
     /// From the configuration.
-    pub app: String,
+    pub app: Arc<str>,
     /// HTTP status.
     pub status: u16,
 }
@@ -319,6 +332,16 @@ pub struct ByEnd {
 pub struct ByDirection {
     /// `up`: from the device.
     pub direction: &'static str,
+}
+
+/// Checks of passwords, counted by the stage that makes them.
+pub type PasswordChecks = Family<ByOutcome, Counter>;
+
+/// Label: `right`, `wrong`, `limited` (refused unasked) or `unanswered`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ByOutcome {
+    /// What the check came to.
+    pub outcome: &'static str,
 }
 
 /// Label: `good` or `bad`.

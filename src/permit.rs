@@ -55,7 +55,13 @@ impl Host {
         if name.len() > 253 || numeric || !labels {
             return Err(NotAHost);
         }
-        Ok(Self::Name(name.to_ascii_lowercase().into()))
+        Ok(Self::Name(
+            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+                name.to_ascii_lowercase().into()
+            } else {
+                name.into()
+            },
+        ))
     }
 }
 
@@ -167,7 +173,7 @@ impl Permit {
     }
 
     /// The ids of the policies that allowed it.
-    pub fn policies(&self) -> &[Arc<str>] {
+    pub fn policies(&self) -> &Arc<[Arc<str>]> {
         &self.policies
     }
 

@@ -34,6 +34,7 @@ pub struct Policy {
     set: Set,
     cache: Cache,
     generation: u64,
+    by_configuration: Arc<[Arc<str>]>,
 }
 
 impl Policy {
@@ -49,6 +50,7 @@ impl Policy {
             set: load::load(files)?,
             cache: Cache::new(CACHED),
             generation: NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+            by_configuration: [Arc::from(BY_CONFIGURATION)].into(),
         })
     }
 
@@ -176,7 +178,7 @@ impl Policy {
             pool: Arc::clone(&app.pool.name),
         };
         let policies = match (app.authorization, principal) {
-            (Authorization::Backend, _) => Arc::from([Arc::from(BY_CONFIGURATION)]),
+            (Authorization::Backend, _) => Arc::clone(&self.by_configuration),
             (Authorization::Gateway, None) => return Err(Denied::by_default()),
             (Authorization::Gateway, Some(principal)) => {
                 let subject = Subject::new(principal, source);

@@ -473,6 +473,16 @@ impl Sessions {
         sessions.len()
     }
 
+    /// Ends all sessions and revokes all device tokens. Gives how many sessions ended.
+    pub fn end_all(&self) -> usize {
+        self.devices.revoke(|_token, _session| true);
+        let sessions = self.list();
+        for session in &sessions {
+            self.finish(session);
+        }
+        sessions.len()
+    }
+
     /// All sessions.
     pub fn list(&self) -> Vec<Arc<Session>> {
         self.registry().by_id.values().cloned().collect()
@@ -522,19 +532,17 @@ impl Registry {
     ) -> Result<(Arc<Session>, Option<Arc<Session>>), Full> {
         let session = Arc::new(session);
         let mine = self.by_user.entry(user_of(&session.identity)).or_default();
-        let evicted = if mine.len() >= limits.max_per_user {
-            mine.pop_front()
-        } else {
-            None
-        };
-        if let Some(oldest) = &evicted {
-            self.by_id.remove(&oldest.id);
-        }
-        if self.by_id.len() >= limits.max {
+        let crowded = mine.len() >= limits.max_per_user;
+        // Decided before anything ends: whoever is refused loses nothing by it.
+        if self.by_id.len().saturating_sub(crowded.into()) >= limits.max {
             if mine.is_empty() {
                 self.by_user.remove(&user_of(&session.identity));
             }
             return Err(Full);
+        }
+        let evicted = if crowded { mine.pop_front() } else { None };
+        if let Some(oldest) = &evicted {
+            self.by_id.remove(&oldest.id);
         }
         mine.push_back(Arc::clone(&session));
         self.by_id

@@ -39,6 +39,17 @@ impl Tasks {
         Self::default()
     }
 
+    /// The same tasks, for one connection that spawns many: asking its signals costs no lock that
+    /// other connections want.
+    pub fn of_connection(&self) -> Self {
+        Self {
+            tracker: self.tracker.clone(),
+            draining: self.draining.child_token(),
+            ending: self.ending.child_token(),
+            panics: Arc::clone(&self.panics),
+        }
+    }
+
     /// Runs a future to its end, or to the deadline of a drain. A panic in it is logged and
     /// counted, and ends nothing else.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<()>

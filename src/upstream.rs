@@ -70,7 +70,7 @@ pub struct Exchange<'a> {
     /// Number of the device's connection.
     pub connection: u64,
     /// Authority that the device used, judged: host, and the port where it is not the usual one.
-    pub authority: &'a str,
+    pub authority: HeaderValue,
     /// Path and query, judged.
     pub target: PathAndQuery,
     /// What [`Upgrade::asked`] said.
@@ -356,7 +356,7 @@ struct Plan<'a> {
     pool: &'a Arc<balance::Pool>,
     owner: Owner,
     method: Method,
-    authority: Authority,
+    authority: HeaderValue,
     target: PathAndQuery,
     upgrade: Option<Upgrade>,
     trailers: bool,
@@ -387,9 +387,9 @@ impl<'a> Plan<'a> {
         if upgrade.is_some() {
             body = Body::empty();
         }
-        let authority = app.upstream_host.as_deref().unwrap_or(exchange.authority);
-        let Ok(authority) = Authority::try_from(authority) else {
-            return Err("a host that is none");
+        let authority = match &app.upstream_host {
+            None => exchange.authority,
+            Some(host) => HeaderValue::try_from(&**host).map_err(|_invalid| NO_HOST)?,
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);
@@ -440,7 +440,7 @@ impl<'a> Plan<'a> {
         let mut accept = None;
         match connection {
             Connection::Http1(_) => {
-                headers.insert(HOST, self.host());
+                headers.insert(HOST, self.authority.clone());
                 accept = self.upgrade.and_then(|upgrade| upgrade.ask(&mut headers));
                 if headers
                     .get(EXPECT)
@@ -460,7 +460,9 @@ impl<'a> Plan<'a> {
                 headers.remove(EXPECT);
                 let tls = node.system.tls().is_some();
                 uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-                uri.authority = Some(self.authority.clone());
+                let authority = Authority::try_from(self.authority.as_bytes());
+                let no_host = |_invalid| Failure::last(Error::Unforwardable(NO_HOST));
+                uri.authority = Some(authority.map_err(no_host)?);
                 *request.version_mut() = Version::HTTP_2;
             }
         }
@@ -473,12 +475,6 @@ impl<'a> Plan<'a> {
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         Ok((request, accept))
-    }
-
-    fn host(&self) -> HeaderValue {
-        // An authority is a valid field value.
-        HeaderValue::try_from(self.authority.as_str())
-            .unwrap_or_else(|_none| HeaderValue::from_static(""))
     }
 
     /// The answer as the device gets it.
@@ -715,6 +711,8 @@ impl Error {
         }
     }
 }
+
+const NO_HOST: &str = "a host that is none";
 
 /// A WebSocket without an end of its own ends with its session; this only bounds it.
 const WEBSOCKET_LIMIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -321,8 +321,14 @@ impl Client {
             .filter(|text| !text.is_empty())
             .ok_or(Error::Password)?;
         let mut ldap = connection.ldap.clone();
-        self.operation("a bind", ldap.simple_bind(dn, password))
-            .await
+        let result = self
+            .operation("a bind", ldap.simple_bind(dn, password))
+            .await;
+        if result.is_err() {
+            // The next login goes elsewhere first.
+            self.mark_down(connection.server);
+        }
+        result
     }
 
     async fn operation<T>(
@@ -350,23 +356,30 @@ impl Client {
             return Ok(Arc::clone(connection));
         }
         *kept = None;
-        let connection = self.connect_any().await?;
-        let result = self
-            .bind_on(
-                &connection,
-                &self.settings.bind_dn,
-                &self.settings.bind_password,
-            )
-            .await?;
-        if result.rc != 0 {
-            return Err(Error::Refused {
-                what: "the service account's bind",
-                said: said(&result),
-            });
+        let mut tries = self.settings.servers.len();
+        loop {
+            let connection = self.connect_any().await?;
+            let (dn, password) = (&self.settings.bind_dn, &self.settings.bind_password);
+            tries = tries.saturating_sub(1);
+            match self.bind_on(&connection, dn, password).await {
+                Ok(result) if result.rc == 0 => {
+                    let connection = Arc::new(connection);
+                    *kept = Some(Arc::clone(&connection));
+                    return Ok(connection);
+                }
+                Ok(result) => {
+                    return Err(Error::Refused {
+                        what: "the service account's bind",
+                        said: said(&result),
+                    });
+                }
+                Err(error) if tries == 0 => return Err(error),
+                // It took the connection and says nothing, or nonsense: another may do better.
+                Err(error) => {
+                    warn!(directory = %self.name, %error, "asking another server");
+                }
+            }
         }
-        let connection = Arc::new(connection);
-        *kept = Some(Arc::clone(&connection));
-        Ok(connection)
     }
 
     async fn forget(&self, connection: &Arc<Connection>) {

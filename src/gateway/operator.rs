@@ -88,12 +88,7 @@ impl Operator for Shared {
         match command {
             Command::Kill { what } => {
                 let killed = match &what {
-                    Kill::All => self
-                        .sessions
-                        .list()
-                        .iter()
-                        .filter(|s| self.sessions.end(s.id()))
-                        .count(),
+                    Kill::All => self.sessions.end_all(),
                     Kill::Session(id) => usize::from(self.sessions.end(id)),
                     Kill::User(user) => self.sessions.end_user(user),
                 };

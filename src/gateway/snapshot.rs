@@ -10,6 +10,7 @@ use crate::{
     config::{self, App, Authorization, Limits},
     crypto::MasterKey,
     dial::Dialer,
+    metrics::Metrics,
     policy::Policy,
     route::Routes,
     session::{Session, Sessions},
@@ -39,6 +40,7 @@ pub(crate) struct Snapshot {
 pub(super) struct Parts<'a> {
     pub(super) sessions: &'a Arc<Sessions>,
     pub(super) lockout: &'a Arc<Lockout>,
+    pub(super) metrics: &'a Metrics,
     pub(super) master: &'a MasterKey,
     pub(super) tasks: &'a Tasks,
 }
@@ -58,6 +60,7 @@ impl Snapshot {
             parts.master,
             Arc::clone(parts.lockout),
             Arc::clone(&dialer),
+            parts.metrics.password_checks.clone(),
             parts.tasks.clone(),
         )?);
         let login = Login::new(

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     fs::{File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
@@ -29,11 +30,11 @@ pub struct Record {
     /// The app's name.
     pub app: Option<Arc<str>>,
     /// A tunnel's target, or the node's name.
-    pub target: Option<String>,
+    pub target: Option<Arc<str>>,
     /// Who was dialled.
     pub backend: Option<SocketAddr>,
     /// Policies that decided.
-    pub policies: Vec<Arc<str>>,
+    pub policies: Arc<[Arc<str>]>,
     /// Why it was refused, if it was.
     pub refused: Option<Refused>,
     /// What a tunnel or WebSocket moved; shared with the relay that runs it.
@@ -237,19 +238,20 @@ impl AccessLog {
     pub fn write(&self, line: &Line<'_>) {
         #[derive(Serialize)]
         struct Stamped<'a> {
-            time: String,
+            time: Stamp,
             #[serde(flatten)]
             line: &'a Line<'a>,
         }
         let Some(shared) = &self.0 else { return };
         let stamped = Stamped {
-            time: timestamp(),
+            time: Stamp::of(clock::since_epoch()),
             line,
         };
-        let Ok(mut text) = serde_json::to_vec(&stamped) else {
+        let mut text = Vec::with_capacity(TYPICAL_LINE);
+        if serde_json::to_writer(&mut text, &stamped).is_err() {
             shared.lost.fetch_add(1, Ordering::Relaxed);
             return;
-        };
+        }
         text.push(b'\n');
         let mut state = shared.lock();
         if state.buffer.len().saturating_add(text.len()) > BUFFER_LIMIT {
@@ -383,12 +385,51 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn timestamp() -> String {
-    OffsetDateTime::from(clock::wall())
-        .replace_millisecond(u16::try_from(clock::since_epoch().subsec_millis()).unwrap_or(0))
-        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
-        .format(&Rfc3339)
-        .unwrap_or_default()
+/// The time of day to the millisecond (RFC 3339).
+#[derive(Clone, Copy, Debug)]
+struct Stamp([u8; STAMP]);
+
+impl Stamp {
+    fn of(since_epoch: Duration) -> Self {
+        let second = since_epoch.as_secs();
+        let (cached, mut text) = SECOND.get();
+        if cached != second {
+            text = whole(second);
+            SECOND.set((second, text));
+        }
+        let mut rest = since_epoch.subsec_millis();
+        for digit in text.iter_mut().skip(STAMP - 4).take(3).rev() {
+            *digit = b'0' | u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+        Self(text)
+    }
+}
+
+impl Serialize for Stamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+/// A whole second, with room for its milliseconds.
+fn whole(second: u64) -> [u8; STAMP] {
+    let mut text = *b"1970-01-01T00:00:00.000Z";
+    let time = i64::try_from(second)
+        .ok()
+        .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .unwrap_or_default();
+    // All but the `Z`; a year of five digits has no RFC 3339 form.
+    for (to, from) in text.iter_mut().zip(time.bytes()).take(STAMP - 5) {
+        *to = from;
+    }
+    text
+}
+
+thread_local! {
+    /// The text of a second is made once.
+    static SECOND: Cell<(u64, [u8; STAMP])> = Cell::new((0, whole(0)));
 }
 
 /// The text with control, line-separating and direction-changing characters written out, so that
@@ -421,6 +462,12 @@ const BUFFER_LIMIT: usize = 8 << 20;
 
 const BATCH_KEPT: usize = 256 << 10;
 
+/// Room that most lines fit in.
+const TYPICAL_LINE: usize = 640;
+
+/// `2026-11-22T11:40:00.123Z`.
+const STAMP: usize = 24;
+
 const GATHER: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
@@ -433,6 +480,19 @@ mod tests {
         assert_eq!(printable("a\u{202e}b"), "a<U+202E>b");
         assert_eq!(printable("\u{1b}[2J"), "<U+001B>[2J");
         assert_eq!(printable("Bücher"), "Bücher");
+    }
+
+    #[test]
+    fn a_stamp_is_rfc_3339_with_three_digits() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_795_347_600_007, "2026-11-22T11:40:00.007Z"),
+            (1_795_347_600_120, "2026-11-22T11:40:00.120Z"),
+            (1_795_347_601_999, "2026-11-22T11:40:01.999Z"),
+        ] {
+            let stamp = Stamp::of(Duration::from_millis(millis));
+            assert_eq!(std::str::from_utf8(&stamp.0), Ok(text));
+        }
     }
 
     #[test]

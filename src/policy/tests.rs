@@ -376,7 +376,7 @@ fn an_app_is_opened_by_those_whom_a_policy_names() {
     assert!(
         matches!(permit.what(), What::App { app, pool } if **app == *"crm" && **pool == *"web")
     );
-    assert_eq!(*permit.policies(), ["open".into()]);
+    assert_eq!(**permit.policies(), ["open".into()]);
     assert!(denied(Some(&alice()), &app("erp", Authorization::Gateway)));
     assert!(denied(Some(&Person::new("corp", "bob", &[])), &crm));
     assert!(denied(None, &crm));
@@ -389,7 +389,7 @@ fn an_app_with_a_login_of_its_own_is_open_by_configuration() {
 
     let permit = policy.open_as(None, address(SOURCE), &app).unwrap();
 
-    assert_eq!(*permit.policies(), [BY_CONFIGURATION.into()]);
+    assert_eq!(**permit.policies(), [BY_CONFIGURATION.into()]);
 }
 
 #[test]

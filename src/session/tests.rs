@@ -236,3 +236,29 @@ fn a_handover_is_taken_once_and_in_time() {
     store.end(session.id());
     assert!(store.take_over(&code, now).is_none());
 }
+
+#[test]
+fn a_login_refused_for_lack_of_room_ends_no_other() {
+    let now = clock::now();
+    let mut store = store(3, 2);
+    let first = open(&store, "alice", now).unwrap();
+    open(&store, "alice", now).unwrap();
+    // A reload with less room.
+    store.limits = self::store(1, 2).limits;
+
+    assert_eq!(open(&store, "alice", now).err(), Some(Full));
+    assert!(!first.ended().is_cancelled());
+    assert_eq!(store.list().len(), 2);
+}
+
+#[test]
+fn the_end_of_all_takes_tokens_too_that_nobody_uses_now() {
+    let store = store(10, 10);
+    let now = clock::now();
+    let session = open(&store, "alice", now).unwrap();
+    let (token, _facts) = store.issue_device(person("bob"), "phone", now);
+
+    assert_eq!(store.end_all(), 1);
+    assert!(session.ended().is_cancelled());
+    assert!(store.find_device(&token, source(), now).is_none());
+}

@@ -49,31 +49,30 @@ pub fn strip_identity(headers: &mut HeaderMap, also: &[&str]) {
 }
 
 /// Says for whom and by which name we forward: `X-Forwarded-*`, `X-Real-IP` and `Forwarded`
-/// (RFC 7239). What the headers claimed before is gone.
-pub fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, authority: &Authority) {
+/// (RFC 7239). What the headers claimed before is gone. Gives the authority as it was written.
+pub fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, authority: &Authority) -> HeaderValue {
     strip_identity(headers, &[]);
     let address = peer.address.ip().to_canonical();
-    let port = authority.port.unwrap_or(HTTPS);
     let host = authority.to_string();
-    let for_node = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
+    let forwarded = match address {
+        IpAddr::V4(address) => format!("for={address};host=\"{host}\";proto=https"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{host}\";proto=https"),
     };
-    let forwarded = format!("for={for_node};host=\"{host}\";proto=https");
-    let fields = [
-        (X_FORWARDED_FOR, address.to_string()),
-        (X_FORWARDED_HOST, host),
-        (X_FORWARDED_PORT, port.to_string()),
-        (X_REAL_IP, address.to_string()),
-        (FORWARDED, forwarded),
-    ];
-    for (name, value) in fields {
-        // Addresses, names and numbers are always valid values.
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
-            headers.insert(name, value);
-        }
-    }
+    let (address, host) = (told(address.to_string()), told(host));
+    let port = authority.port.unwrap_or(HTTPS);
+    headers.insert(X_FORWARDED_FOR, address.clone());
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    headers.insert(X_FORWARDED_PORT, port.into());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(X_REAL_IP, address);
+    headers.insert(FORWARDED, told(forwarded));
+    host
+}
+
+/// Addresses and judged names are always valid values.
+fn told(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }
 
 /// Takes our own cookies out of `Cookie`: no backend ever sees them.

@@ -36,6 +36,7 @@ pub(super) async fn serve<H: Handler>(
     tasks: Tasks,
     handler: Arc<H>,
 ) {
+    let tasks = tasks.of_connection();
     let streams = Arc::new(Streams::new(&limits));
     let executor = Executor::new(tasks.clone(), Arc::clone(&streams));
     let context = Arc::new(Context {
@@ -52,9 +53,7 @@ pub(super) async fn serve<H: Handler>(
     let connection = builder(&limits, executor).serve_connection(TokioIo::new(io), service);
     let mut driven = flusher.drive(connection);
 
-    // A token of its own: asking it costs no lock that other connections want.
-    let draining = tasks.draining().child_token();
-    let mut drained = pin!(draining.cancelled());
+    let mut drained = pin!(tasks.draining().cancelled());
     let mut timer = pin!(sleep(
         limits.head.min(limits.idle).min(limits.body_progress)
     ));
@@ -129,8 +128,7 @@ impl<H: Handler> Context<H> {
             Err(refusal) => Answer::from(self.handler.refuse(&refusal)),
             Ok(()) => {
                 let unfinished = stream.unfinished();
-                let patience = self.limits.body_progress;
-                let request = request.map(|body| Inbound::wrap(body, patience));
+                let request = request.map(|body| Inbound::wrap(body, &self.limits, &self.tasks));
                 let answer = self.handler.call(request).await;
                 unfinished.finish();
                 answer

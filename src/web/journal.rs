@@ -91,11 +91,12 @@ impl Entry {
     pub(crate) fn close_with(mut self: Box<Self>, answer: Answer) -> Answer {
         let Answer { response, then } = answer;
         self.status = Some(response.status());
-        let app = self.record.app.as_deref().unwrap_or(NO_APP);
         let took = clock::now().saturating_duration_since(self.started);
-        self.shared
-            .metrics
-            .request_ended(app, response.status().as_u16(), took);
+        self.shared.metrics.request_ended(
+            self.record.app.as_ref(),
+            response.status().as_u16(),
+            took,
+        );
         if let Some(refused) = &self.record.refused {
             let by = ByStage {
                 stage: refused.stage,
@@ -274,6 +275,5 @@ fn milliseconds(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-const NO_APP: &str = "gateway";
 const MAX_AGENT: usize = 200;
 const MAX_HOST: usize = 255;

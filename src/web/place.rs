@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{
-    Method, Request, Response, Uri,
+    HeaderValue, Method, Request, Response, Uri,
     header::{AUTHORIZATION, TE},
     uri::Scheme,
 };
@@ -41,6 +41,8 @@ pub(super) enum Place {
 pub(super) struct Site {
     /// Canonical: it is one of the configuration's names.
     pub(super) authority: Authority,
+    /// The name alone.
+    pub(super) host: Arc<str>,
 }
 
 /// Finds out what a request is for. Names decide: that of the handshake and that of the request.
@@ -75,15 +77,17 @@ pub(super) fn place(
         return Err(misdirected(peer, &authority));
     };
     let name = Arc::clone(name);
-    let site = Site { authority };
     if !peer.tls.known_name {
-        Err(misdirected(peer, &site.authority))
+        Err(misdirected(peer, &authority))
     } else if *name == *config.host {
         Ok(Place::Own)
     } else if routes.has_host(&name) {
-        Ok(Place::Site(site))
+        Ok(Place::Site(Site {
+            authority,
+            host: name,
+        }))
     } else {
-        Err(misdirected(peer, &site.authority))
+        Err(misdirected(peer, &authority))
     }
 }
 
@@ -114,7 +118,8 @@ pub(super) fn app<'a>(
 
 impl Site {
     /// Takes from a request what is ours or untrue, and adds what is true.
-    pub(super) fn clean(&self, request: &mut Request<Body>, app: &App, peer: &Peer) {
+    /// Gives the authority as it was told to the node.
+    pub(super) fn clean(&self, request: &mut Request<Body>, app: &App, peer: &Peer) -> HeaderValue {
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = body.limited(app.max_body);
         let headers = request.headers_mut();
@@ -129,7 +134,7 @@ impl Site {
             headers.remove(AUTHORIZATION);
         }
         headers::strip_cookies(headers);
-        headers::set_forwarded(headers, peer, &self.authority);
+        headers::set_forwarded(headers, peer, &self.authority)
     }
 
     /// Takes from an answer what is ours alone, and maps the inside's names to the outside's.
@@ -142,7 +147,7 @@ impl Site {
     ) {
         if let Some(served) = response.extensions().get::<crate::upstream::Served>() {
             record.backend = Some(served.address);
-            record.target = Some(served.node.name().to_string());
+            record.target = Some(Arc::clone(served.node.name()));
         }
         let headers = response.headers_mut();
         for name in headers::strip_set_cookies(headers) {

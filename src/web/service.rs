@@ -100,7 +100,7 @@ impl Service {
         headers: &HeaderMap,
         record: &mut Record,
     ) -> Result<(Arc<Session>, Permit), Error> {
-        record.target = Some(target.to_string());
+        record.target = Some(target.to_string().into());
         let session = gateway
             .login
             .identify_tunnel(&self.peer, headers, record)
@@ -111,7 +111,7 @@ impl Service {
         let candidate = gateway.policy.judge(&session, self.source(), target)?;
         let addresses = gateway.dialer.resolve(candidate.target()).await?;
         let permit = gateway.policy.confirm(&candidate, &addresses)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         Ok((session, permit))
     }
 
@@ -126,18 +126,18 @@ impl Service {
         let (parts, body) = request.into_parts();
         // Only the head is looked at until it is clear who asks: a body is not `Sync`.
         let head = Request::from_parts(parts, ());
-        let host = site.authority.host.to_string();
-        if let Some(answer) = gateway.login.app_host(&host, &head, record) {
+        let host = &*site.host;
+        if let Some(answer) = gateway.login.app_host(host, &head, record) {
             return Ok(answer?.into());
         }
-        let (app, path) = place::app(&gateway.routes, &host, head.uri())?;
+        let (app, path) = place::app(&gateway.routes, host, head.uri())?;
         record.app = Some(Arc::clone(&app.name));
         let mut session = None;
         let mut set_cookie = None;
         if app.authorization == Authorization::Gateway {
             let login = &gateway.login;
             match login
-                .identify_app(&self.peer, head.headers(), &host, record)
+                .identify_app(&self.peer, head.headers(), host, record)
                 .await
             {
                 Ok(found) => (session, set_cookie) = (Some(found.session), found.set_cookie),
@@ -147,7 +147,7 @@ impl Service {
         let permit = gateway
             .policy
             .open(session.as_deref(), self.source(), app)?;
-        record.policies = permit.policies().to_vec();
+        record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
         let target = path.with_query(head.uri().query())?;
@@ -155,19 +155,18 @@ impl Service {
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
         let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
-        site.clean(&mut request, app, &self.peer);
+        let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
         let cut = upgrade.map(|_websocket| CancellationToken::new());
         let ended = session.as_ref().map(|session| session.ended().clone());
         let pool = gateway.pool(app);
-        let authority = site.authority.to_string();
         let forwarded = gateway.upstream.forward(Exchange {
             permit: &permit,
             pool: &pool,
             app,
             session: session.as_ref().map(|session| Arc::clone(session.id())),
             connection: self.peer.connection,
-            authority: &authority,
+            authority,
             target,
             upgrade,
             request,

@@ -33,6 +33,12 @@ async fn a_thousand_tunnels_at_once_move_their_bytes_intact() {
     eventually("all tunnels to be counted", || {
         (world.gateway.metric("ravelin_tunnels ")? == f64::from(TUNNELS)).then_some(())
     });
+    let checks = "ravelin_password_checks_total{outcome=\"right\"}";
+    assert_eq!(
+        world.gateway.metric(checks),
+        Some(1.0),
+        "one password check for all of them"
+    );
     let mut moving = JoinSet::new();
     for (number, mut tunnel) in (0..TUNNELS).zip(tunnels) {
         moving.spawn(async move {

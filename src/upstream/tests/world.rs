@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Collected, StreamBody};
 use hyper_util::rt::TokioIo;
@@ -99,7 +99,7 @@ impl World {
             app: &self.app,
             session: Some("S-1".into()),
             connection: 1,
-            authority: "app.test",
+            authority: HeaderValue::from_static("app.test"),
             target,
             upgrade: Upgrade::asked(&request, None),
             request,

@@ -1,6 +1,6 @@
 //! Who sent a request: from our cookie, a device token, or name and password.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::{
     HeaderMap, HeaderValue,
@@ -10,8 +10,12 @@ use zeroize::Zeroizing;
 
 use super::{Error, Login, cookie};
 use crate::{
-    auth::Attempt, clock, config::Secret, listener::peer::Peer, metrics::access_log::Record,
-    session::Session,
+    auth::Attempt,
+    clock,
+    config::Secret,
+    listener::peer::Peer,
+    metrics::access_log::Record,
+    session::{BasicKey, Session},
 };
 
 /// A session that a request showed, and what its answer must carry.
@@ -103,7 +107,21 @@ impl Login {
         let rest = rest.trim_matches(' ');
         if scheme.eq_ignore_ascii_case("basic") {
             let (user, password) = basic(rest)?;
-            Box::pin(self.by_password(peer, &user, &password)).await
+            let listener = &peer.listener.name;
+            let key = self.sessions.basic_key(&user, &password, listener);
+            let now = clock::now();
+            match self.sessions.find_basic(&key, now) {
+                Some(session) => Ok(session),
+                None => {
+                    let source = peer.address.ip();
+                    let attempt = Attempt {
+                        user: &user,
+                        password: &password,
+                        source,
+                    };
+                    Box::pin(self.by_password(attempt, key, now)).await
+                }
+            }
         } else if scheme.eq_ignore_ascii_case("bearer") && devices {
             let token = Secret::new(rest.as_bytes().to_vec());
             let source = peer.address.ip();
@@ -120,21 +138,11 @@ impl Login {
     /// many requests show it at once.
     async fn by_password(
         &self,
-        peer: &Peer,
-        user: &str,
-        password: &Secret,
+        attempt: Attempt<'_>,
+        key: BasicKey,
+        asked: Instant,
     ) -> Result<Arc<Session>, Error> {
-        let asked = clock::now();
-        let key = self.sessions.basic_key(user, password, &peer.listener.name);
-        if let Some(session) = self.sessions.find_basic(&key, asked) {
-            return Ok(session);
-        }
-        let source = peer.address.ip();
-        let attempt = Attempt {
-            user,
-            password,
-            source,
-        };
+        let source = attempt.source;
         let sessions = Arc::clone(&self.sessions);
         let identity = self
             .authenticator

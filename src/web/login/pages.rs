@@ -24,15 +24,15 @@ pub(super) fn login(
     alert: Option<&str>,
     more: &str,
 ) -> Page {
-    let mut page = Page::new(title, title);
+    let mut page = Page::new(title, "Log in");
     if let Some(alert) = alert {
         page = page.alert(alert).html(more);
     }
     page = match ask {
         Some((_sealed, host)) => page
-            .text(&format!("Log in to go on to {host}."))
+            .text(&format!("You go on to {host} with your company account."))
             .leads_to(host),
-        None => page.text("Log in with your company account."),
+        None => page.text("Use your company account."),
     };
     let carried = ask.map_or_else(String::new, |(sealed, _host)| hidden("ask", sealed));
     page.html(&format!(

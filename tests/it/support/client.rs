@@ -20,6 +20,29 @@ pub(crate) struct Curl {
     pub(crate) trace: String,
 }
 
+impl Curl {
+    /// The values of a header, over all answers.
+    pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
+        let lines = self
+            .trace
+            .lines()
+            .filter_map(|line| line.strip_prefix("< "));
+        lines
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim_end())
+            .collect()
+    }
+
+    /// The value of a header that came once.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        match self.headers(name)[..] {
+            [value] => value,
+            _ => panic!("not one {name}: {self:?}"),
+        }
+    }
+}
+
 /// Runs curl with these arguments; every name of the tests leads to the gateway.
 pub(crate) fn curl(gateway: SocketAddr, authority: &Path, arguments: &[&str]) -> Curl {
     let mut command = Command::new("curl");

@@ -196,6 +196,7 @@ fn company(site: &Site, isp: &Namespace, inside: &Namespace, ipv6: bool) -> Vec<
     let directory = site.authority.issue("ldap", &["ldap.corp.test"]);
     peers.push(peers::slapd_on(
         &inside.at("10.10.0.9:636"),
+        "ldaps",
         Some((&directory, &site.path("ca.pem"))),
     ));
     let secret = site.write("ldap-secret", "service secret\n");

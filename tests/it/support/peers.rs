@@ -174,13 +174,19 @@ pub(crate) fn haproxy(server: &str) -> Peer {
     })
 }
 
-/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`.
+/// slapd with alice (group sales) and bob (group contractors) under `dc=corp,dc=test`; over
+/// LDAPS when it has a certificate.
 pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
-    slapd_on(&Loopback, tls)
+    slapd_on(&Loopback, if tls.is_some() { "ldaps" } else { "ldap" }, tls)
+}
+
+/// The same on loopback, by `ldap` or `ldaps`: with `ldap` a certificate is for StartTLS.
+pub(crate) fn slapd_by(scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
+    slapd_on(&Loopback, scheme, tls)
 }
 
 /// The same on some machine.
-pub(crate) fn slapd_on(machine: &impl Machine, tls: Option<(&Pair, &Path)>) -> Peer {
+pub(crate) fn slapd_on(machine: &impl Machine, scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
     start(machine, "slapd", |directory, address| {
         let ssl = tls.map_or(String::new(), |(pair, ca)| {
             format!(
@@ -219,7 +225,6 @@ pub(crate) fn slapd_on(machine: &impl Machine, tls: Option<(&Pair, &Path)>) -> P
             "slapadd: {}",
             String::from_utf8_lossy(&added.stderr)
         );
-        let scheme = if tls.is_some() { "ldaps" } else { "ldap" };
         vec![
             "-d".into(),
             "0".into(),
