@@ -21,6 +21,8 @@ pub use self::{
     secret::Secret,
 };
 
+pub(crate) use self::problem::nearest;
+
 mod file;
 #[cfg(test)]
 pub(crate) mod for_test;

@@ -119,74 +119,8 @@ impl Metrics {
             registry: Mutex::default(),
             no_app: "gateway".into(),
         };
-        let r = &mut registry;
-        let m = &metrics;
-        r.register("connections", "Open connections", m.connections.clone());
-        r.register("accepted", "Connections accepted", m.accepted.clone());
-        r.register("requests", "Requests that ended", m.requests.clone());
-        r.register("requests_in_hand", "Requests in hand", m.in_hand.clone());
-        r.register_with_unit(
-            "answer",
-            "Time to the head of an answer",
-            Unit::Seconds,
-            m.latency.clone(),
-        );
-        r.register(
-            "refusals",
-            "Refusals by stage and status",
-            m.refusals.clone(),
-        );
-        r.register(
-            "tunnels",
-            "Open tunnels and upgraded connections",
-            m.tunnels.clone(),
-        );
-        r.register(
-            "tunnels_ended",
-            "Tunnels that ended",
-            m.tunnels_ended.clone(),
-        );
-        r.register_with_unit(
-            "tunnel",
-            "Bytes of tunnels and upgraded connections",
-            Unit::Bytes,
-            m.tunnel_bytes.clone(),
-        );
-        r.register(
-            "password_checks",
-            "Passwords that directories were asked about, or that were refused unasked",
-            m.password_checks.clone(),
-        );
-        r.register("reloads", "Reloads by result", m.reloads.clone());
-        r.register("sessions", "Sessions in force", m.sessions.clone());
-        r.register("panics", "Tasks that panicked: bugs", m.panics.clone());
-        r.register(
-            "log_lines_lost",
-            "Access log lines lost because the output stood still",
-            m.log_lines_lost.clone(),
-        );
-        r.register("node_up", "1 when a node takes requests", m.node_up.clone());
-        r.register(
-            "node_requests",
-            "Requests a node has in hand",
-            m.node_requests.clone(),
-        );
-        r.register(
-            "handshakes",
-            "TLS handshakes completed, full or resumed",
-            m.handshakes.clone(),
-        );
-        r.register(
-            "turned_away",
-            "Connections closed before anything was served, by reason",
-            m.turned_away.clone(),
-        );
-        r.register_with_unit(
-            "certificate_expiry",
-            "End of a certificate's validity, since the epoch",
-            Unit::Seconds,
-            m.certificate_expiry.clone(),
-        );
+        metrics.name_events(&mut registry);
+        metrics.name_states(&mut registry);
         *metrics
             .registry
             .lock()
@@ -194,7 +128,85 @@ impl Metrics {
         metrics
     }
 
-    /// The page that Prometheus reads (OpenMetrics text, version 1.0.0).
+    /// Names what is counted as it happens.
+    fn name_events(&self, r: &mut Registry) {
+        r.register("connections", "Open connections", self.connections.clone());
+        r.register("accepted", "Connections accepted", self.accepted.clone());
+        r.register("requests", "Requests that ended", self.requests.clone());
+        r.register("requests_in_hand", "Requests in hand", self.in_hand.clone());
+        r.register_with_unit(
+            "answer",
+            "Time to the head of an answer",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        r.register(
+            "refusals",
+            "Refusals by stage and status",
+            self.refusals.clone(),
+        );
+        r.register(
+            "tunnels",
+            "Open tunnels and upgraded connections",
+            self.tunnels.clone(),
+        );
+        r.register(
+            "tunnels_ended",
+            "Tunnels that ended",
+            self.tunnels_ended.clone(),
+        );
+        r.register_with_unit(
+            "tunnel",
+            "Bytes of tunnels and upgraded connections",
+            Unit::Bytes,
+            self.tunnel_bytes.clone(),
+        );
+        r.register(
+            "password_checks",
+            "Passwords that directories were asked about, or that were refused unasked",
+            self.password_checks.clone(),
+        );
+        r.register("reloads", "Reloads by result", self.reloads.clone());
+    }
+
+    /// Names what is read when somebody asks.
+    fn name_states(&self, r: &mut Registry) {
+        r.register("sessions", "Sessions in force", self.sessions.clone());
+        r.register("panics", "Tasks that panicked: bugs", self.panics.clone());
+        r.register(
+            "log_lines_lost",
+            "Access log lines lost because the output stood still",
+            self.log_lines_lost.clone(),
+        );
+        r.register(
+            "node_up",
+            "1 when a node takes requests",
+            self.node_up.clone(),
+        );
+        r.register(
+            "node_requests",
+            "Requests a node has in hand",
+            self.node_requests.clone(),
+        );
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            self.turned_away.clone(),
+        );
+        r.register_with_unit(
+            "certificate_expiry",
+            "End of a certificate's validity, since the epoch",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
+    }
+
+    /// The page that Prometheus reads (`OpenMetrics` text, version 1.0.0).
     pub fn page(&self, reading: &Reading) -> String {
         self.sessions.set(clamp(reading.sessions as u64));
         self.panics.set(clamp(reading.panics));

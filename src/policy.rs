@@ -209,6 +209,23 @@ pub fn check(files: &[PathBuf]) -> Vec<Error> {
     load::load(files).err().unwrap_or_default()
 }
 
+/// Every app that a policy of these files names: for `ravelin check`, which knows the apps there
+/// are. Empty when something is wrong with the files: [`check`] tells that.
+pub fn apps(files: &[PathBuf]) -> Vec<Mention> {
+    load::apps(files).unwrap_or_default()
+}
+
+/// A place where a policy names an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mention {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column, counted from 1, when known.
+    pub place: Option<(usize, usize)>,
+    /// The app's name.
+    pub app: String,
+}
+
 /// On whose behalf something is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Principal<'a> {

@@ -53,7 +53,7 @@ mod tests {
             let text = id.as_str();
             assert_eq!(text.len(), 12);
             assert!(text.starts_with("R-"));
-            assert!(!text[2..].contains(['I', 'L', 'O', 'U', '0', '1']));
+            assert!(!text.split_at(2).1.contains(['I', 'L', 'O', 'U', '0', '1']));
         }
     }
 }

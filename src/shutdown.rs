@@ -44,6 +44,7 @@ impl Tasks {
     pub fn of_connection(&self) -> Self {
         Self {
             tracker: self.tracker.clone(),
+            watchers: self.watchers.clone(),
             draining: self.draining.child_token(),
             ending: self.ending.child_token(),
             panics: Arc::clone(&self.panics),

@@ -312,7 +312,7 @@ impl Upstream {
                 }
                 return Err(Error::Connect {
                     node: Arc::clone(node.name()),
-                    source,
+                    source: Box::new(source),
                 });
             }
         };
@@ -636,7 +636,7 @@ pub enum Error {
         /// `host:port`.
         node: Arc<str>,
         /// What `dial` says.
-        source: dial::Error,
+        source: Box<dial::Error>,
     },
     /// The request's body ended before its end, or is too large.
     #[error("sending the request's body")]

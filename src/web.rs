@@ -21,6 +21,7 @@ pub mod path;
 mod place;
 pub(crate) mod service;
 pub mod stream;
+pub mod surface;
 #[cfg(test)]
 mod testing;
 
@@ -47,7 +48,7 @@ pub(crate) fn serve<H: Handler>(
     }
 }
 
-/// Takes requests, whichever protocol brought them: [`service`] in the gateway, echoes in tests.
+/// Takes requests, whichever protocol brought them: `web::service` in the gateway, echoes in tests.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request. Dropped when the device goes away before the answer's head.
     fn call(&self, request: Request<Body>) -> impl Future<Output = Answer> + Send;

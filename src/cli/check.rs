@@ -12,7 +12,11 @@ use std::{
 
 use clap::Args;
 
-use crate::config::{Config, Files, Problems, reference, schema};
+use crate::{
+    config::{Config, Files, Problems, nearest, reference, schema},
+    policy,
+    tls::certificates,
+};
 
 /// Options of `ravelin check`.
 #[derive(Debug, Args)]
@@ -59,13 +63,17 @@ pub(super) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
         Ok(config) => config,
         Err(problems) => return Ok(refuse(&problems)),
     };
-    let problems = later_stages(&config, files);
-    if !problems.is_empty() {
-        return Ok(refuse(&problems));
+    let mut warnings = config.warnings.clone();
+    if files == Files::Checked {
+        let problems = later_stages(&config);
+        if !problems.is_empty() {
+            return Ok(refuse(&problems));
+        }
+        warnings.extend(strangers(&config));
     }
-    let color = in_color(io::stdout().is_terminal());
-    let warnings = report::warnings(&config.warnings, in_color(io::stderr().is_terminal()));
+    let warnings = report::warnings(&warnings, in_color(io::stderr().is_terminal()));
     io::stderr().write_all(warnings.as_bytes())?;
+    let color = in_color(io::stdout().is_terminal());
     show(&summary::of(&config, files, color))
 }
 
@@ -77,9 +85,37 @@ pub(super) fn refuse(problems: &Problems) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What the stages that read files of their own find in them.
-fn later_stages(_config: &Config, _files: Files) -> Problems {
-    Problems::new()
+/// What the stages that read files of their own find in them: everything that would keep the
+/// gateway from starting.
+fn later_stages(config: &Config) -> Problems {
+    let mut problems = Problems::new();
+    for (file, message) in certificates::check(config) {
+        problems.push_file(&file, None, message);
+    }
+    for error in policy::check(&config.policy.files) {
+        problems.push_file(&error.file, error.place, error.message);
+    }
+    problems.sort();
+    problems
+}
+
+/// Apps that policies name and the configuration does not have. No problem, since gateways may
+/// share their policies; but a `forbid` with a slip in it forbids nothing.
+fn strangers(config: &Config) -> Problems {
+    let known = || config.apps.iter().map(|app| &*app.name);
+    let mut warnings = Problems::new();
+    for mention in policy::apps(&config.policy.files) {
+        if !known().any(|name| name == mention.app) {
+            let message = format!(
+                "names the app \"{}\", which the configuration does not have",
+                mention.app.escape_debug()
+            );
+            let meant = nearest(&mention.app, known());
+            warnings.push_guess(&mention.file, mention.place, message, meant);
+        }
+    }
+    warnings.sort();
+    warnings
 }
 
 fn show(text: &str) -> Result<ExitCode, Box<dyn Error>> {

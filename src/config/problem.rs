@@ -92,6 +92,17 @@ impl Problems {
         place: Option<(usize, usize)>,
         message: impl Into<String>,
     ) {
+        self.push_guess(file, place, message, None);
+    }
+
+    /// [`Problems::push_file`], with what was probably meant.
+    pub fn push_guess(
+        &mut self,
+        file: &Path,
+        place: Option<(usize, usize)>,
+        message: impl Into<String>,
+        meant: Option<String>,
+    ) {
         self.push(Problem {
             file: file.to_owned(),
             place: place.map(|(line, column)| Place {
@@ -101,7 +112,7 @@ impl Problems {
             }),
             key: String::new(),
             message: message.into(),
-            meant: None,
+            meant,
             excerpt: None,
         });
     }
@@ -161,7 +172,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The one of `known` that `text` is probably a slip of.
-pub(super) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     if text.len() > LONGEST_SLIP {
         return None;
     }

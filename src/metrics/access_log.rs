@@ -186,7 +186,7 @@ impl<'a> From<&'a Record> for Found<'a> {
 }
 
 /// Where lines go. Writing costs the caller a copy into a buffer; a thread of its own writes that
-/// out. When the output stands still, lines beyond [`BUFFER_LIMIT`] are dropped and counted.
+/// out. When the output stands still, lines beyond a limit are dropped and counted.
 #[derive(Clone, Debug)]
 pub struct AccessLog(Option<Arc<Shared>>);
 

@@ -13,14 +13,24 @@ use cedar_policy::{PolicyId, PolicySet, Schema, ValidationMode, ValidationWarnin
 use miette::Diagnostic;
 use tracing::warn;
 
-use super::{Error, facts, set::Set};
+use super::{Error, Mention, facts, set::Set};
 
 /// Reads all files; nothing is used when anything is wrong.
 pub(super) fn load(files: &[PathBuf]) -> Result<Set, Vec<Error>> {
+    read_all(files).map(|(set, _mentions)| set)
+}
+
+/// Every app that a policy names, with its place; or what is wrong with the files.
+pub(super) fn apps(files: &[PathBuf]) -> Result<Vec<Mention>, Vec<Error>> {
+    read_all(files).map(|(_set, mentions)| mentions)
+}
+
+fn read_all(files: &[PathBuf]) -> Result<(Set, Vec<Mention>), Vec<Error>> {
     let mut loader = Loader {
         validator: Validator::new(schema()),
         set: Set::default(),
         homes: HashMap::new(),
+        mentions: Vec::new(),
         problems: Vec::new(),
     };
     for file in files {
@@ -34,7 +44,7 @@ pub(super) fn load(files: &[PathBuf]) -> Result<Set, Vec<Error>> {
         }
     }
     if loader.problems.is_empty() {
-        Ok(loader.set)
+        Ok((loader.set, loader.mentions))
     } else {
         Err(loader.problems)
     }
@@ -54,6 +64,7 @@ struct Loader {
     set: Set,
     /// Where each id was first seen.
     homes: HashMap<Arc<str>, String>,
+    mentions: Vec<Mention>,
     problems: Vec<Error>,
 }
 
@@ -86,6 +97,7 @@ impl Loader {
             let Some(id) = self.name(file, text, offset, number, policy) else {
                 continue;
             };
+            self.mention(file, text, offset, policy);
             let policy = policy.new_id(PolicyId::new(&id));
             let (facts, problems) = facts::read(&policy);
             for problem in problems {
@@ -100,6 +112,29 @@ impl Loader {
             }
         }
         self.validate(file, text, &named);
+    }
+
+    /// Notes the apps that a policy names.
+    fn mention(
+        &mut self,
+        file: &Path,
+        text: &str,
+        offset: Option<usize>,
+        policy: &cedar_policy::Policy,
+    ) {
+        let named = policy.entity_literals().into_iter();
+        for entity in named.filter(|entity| entity.type_name().basename() == "App") {
+            let from = offset.unwrap_or_default();
+            let found = text
+                .get(from..)
+                .and_then(|rest| rest.find(&entity.to_string()));
+            let offset = found.map_or(offset, |found| Some(from.saturating_add(found)));
+            self.mentions.push(Mention {
+                file: file.to_owned(),
+                place: offset.map(|offset| place(text, offset)),
+                app: entity.id().unescaped().to_owned(),
+            });
+        }
     }
 
     /// The policy's id, when nothing is wrong with it and no other policy has it.

@@ -55,7 +55,7 @@ impl Upstream {
             .await
             .map_err(|source| Error::Connect {
                 node: Arc::clone(&site),
-                source,
+                source: Box::new(source),
             })?;
         let connected = Connected {
             stream: Stream::Plain(tcp),

@@ -31,7 +31,7 @@ pub(crate) enum Error {
     Misdirected {
         /// The authority asked for.
         authority: String,
-        /// The name in the ClientHello.
+        /// The name in the `ClientHello`.
         sni: String,
     },
     /// No app has this host and path.
@@ -43,7 +43,7 @@ pub(crate) enum Error {
     /// `tunnel.ports` does not have it.
     #[error("port {0} is not in tunnel.ports")]
     Port(u16),
-    /// An extended CONNECT with a protocol that nobody here speaks (RFC 8441, section 4).
+    /// An extended `CONNECT` with a protocol that nobody here speaks (RFC 8441, section 4).
     #[error("an unknown :protocol")]
     Protocol,
     /// A query with characters that no query has.
@@ -78,27 +78,22 @@ impl Error {
         login: &login::Login,
         record: &mut Record,
     ) -> Response<Body> {
-        let (mut response, told, id) = match self {
-            Self::Login(why) => {
-                let response = login.ask_tunnel(why, record);
-                let denied = response.status().is_client_error();
-                let told = if denied {
-                    ProxyError::new(response.status(), "http_request_denied")
-                } else {
-                    ProxyError::new(response.status(), "proxy_internal_error")
-                };
-                let id = record.refused.as_ref().map(|refused| refused.id);
-                (response, told, id)
-            }
-            _ => {
-                let told = self.proxy_error();
-                let id = record.refuse(self.stage(), chain(self));
-                (
-                    page::refusal(told.status, self.sentence(), id),
-                    told,
-                    Some(id),
-                )
-            }
+        let (mut response, told, id) = if let Self::Login(why) = self {
+            let response = login.ask_tunnel(why, record);
+            let denied = response.status().is_client_error();
+            let kind = if denied {
+                "http_request_denied"
+            } else {
+                "proxy_internal_error"
+            };
+            let told = ProxyError::new(response.status(), kind);
+            let id = record.refused.as_ref().map(|refused| refused.id);
+            (response, told, id)
+        } else {
+            let told = self.proxy_error();
+            let id = record.refuse(self.stage(), chain(self));
+            let response = page::refusal(told.status, self.sentence(), id);
+            (response, told, Some(id))
         };
         if let Some(id) = id {
             let status = told.header(gateway, id);
@@ -130,7 +125,7 @@ impl Error {
             Self::Denied(_) | Self::NoApp | Self::Port(_) => ProxyError::DENIED,
             Self::Dial(error) => ProxyError::from(error),
             Self::Limit(_) => ProxyError::LIMIT,
-            Self::Upstream(upstream::Error::Connect { source, .. }) => ProxyError::from(source),
+            Self::Upstream(upstream::Error::Connect { source, .. }) => ProxyError::from(&**source),
             Self::Upstream(error) => ProxyError::new(upstream_status(error), "http_protocol_error"),
             Self::Authority(_)
             | Self::Login(_)
@@ -188,10 +183,10 @@ fn upstream_status(error: &upstream::Error) -> StatusCode {
     use upstream::Error as E;
     match error {
         E::Balance(_) => StatusCode::SERVICE_UNAVAILABLE,
-        E::Connect { source, .. } => match source {
-            dial::Error::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            _ => StatusCode::BAD_GATEWAY,
-        },
+        E::Connect { source, .. } if matches!(**source, dial::Error::Timeout { .. }) => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        E::Connect { .. } => StatusCode::BAD_GATEWAY,
         E::Device { .. } => match error.body() {
             Some(body::Error::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Some(body::Error::Slow(_)) => StatusCode::REQUEST_TIMEOUT,

@@ -13,53 +13,34 @@ use http::{
     },
     request::Parts,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::timeout;
 
-use self::{form::Fields, handover::Ask, identify::note};
-pub use self::{identify::Identified, pages::Link};
+pub use self::{error::Error, form::Error as FormError, identify::Identified, pages::Link};
+use self::{
+    error::{STALE, WRONG},
+    form::Fields,
+    handover::Ask,
+    identify::note,
+};
 use crate::{
-    auth::{self, Attempt, Authenticator},
+    auth::{Attempt, Authenticator},
     clock,
     config::{App, Authorization, Config, Secret},
     crypto::{self, MasterKey, Sealer},
     listener::peer::Peer,
     metrics::access_log::Record,
-    session::{Class, Full, Handover, Session, Sessions},
+    session::{Class, Handover, Session, Sessions},
     web::{Body, body, page},
 };
 
 mod cookie;
+mod error;
 mod form;
 mod handover;
 mod identify;
 mod origin;
 mod pages;
-
-/// What answers without a session: method, path, and what it does. Paths are on the gateway's
-/// own host unless they begin with `app:`.
-pub const SURFACE: &[(&str, &str, &str)] = &[
-    ("GET", "/", "redirects to /login"),
-    ("GET", "/.ravelin/authorize", "redirects to /login"),
-    ("GET", "/login", "the login page"),
-    ("POST", "/login", "checks name and password"),
-    ("POST", "/logout", "redirects to /login"),
-    (
-        "POST",
-        "/token",
-        "checks a Basic credential, makes a device token",
-    ),
-    (
-        "GET",
-        "app:/.ravelin/enter",
-        "takes a login over, by a code that works once",
-    ),
-    (
-        "*",
-        "app:*",
-        "redirects browsers to the login, asks others for a credential",
-    ),
-];
+mod token;
 
 /// The login: pages, hand-over, and the credentials of every request.
 #[derive(Debug)]
@@ -372,75 +353,6 @@ impl Login {
         Ok(response)
     }
 
-    async fn make_token(
-        &self,
-        peer: &Peer,
-        parts: &Parts,
-        body: Body,
-        record: &mut Record,
-    ) -> Result<Response<Body>, Error> {
-        self.own(parts)?;
-        if let Some(value) = identify::single(&parts.headers, &AUTHORIZATION)? {
-            // A device token cannot make another: it would outlive its own end.
-            let session = self.by_credential(peer, value, false).await?;
-            note(record, &session);
-            let fields = if parts.headers.contains_key(CONTENT_TYPE) {
-                read_form(parts, body, &["label"]).await?
-            } else {
-                Fields::default()
-            };
-            let label = label(&fields);
-            return Ok(self.token_as_json(&session, &label));
-        }
-        let identified = self.browser(parts, record).ok_or(Error::Required)?;
-        let fields = read_form(parts, body, &["csrf", "label"]).await?;
-        self.own_form(&identified.session, &fields)?;
-        let identity = identified.session.identity().clone();
-        let (token, _facts) = self
-            .sessions
-            .issue_device(identity, &label(&fields), clock::now());
-        let host = origin::with_port(&self.host, &parts.uri, &parts.headers);
-        let token = token.expose_text().unwrap_or_default();
-        Ok(pages::token(&self.title, token, &host).answer(StatusCode::OK))
-    }
-
-    fn token_as_json(&self, session: &Session, label: &str) -> Response<Body> {
-        let now = clock::now();
-        let identity = session.identity().clone();
-        let (token, facts) = self.sessions.issue_device(identity, label, now);
-        let expires = clock::wall() + facts.until.saturating_duration_since(now);
-        let expires = OffsetDateTime::from(expires)
-            .replace_nanosecond(0)
-            .ok()
-            .and_then(|time| time.format(&Rfc3339).ok());
-        let json = serde_json::json!({
-            "token": token.expose_text(),
-            "id": &*facts.id,
-            "expires": expires,
-        });
-        let mut response = Response::new(Body::full(json.to_string()));
-        let headers = response.headers_mut();
-        page::protect(headers);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-
-    async fn revoke_token(
-        &self,
-        parts: &Parts,
-        body: Body,
-        record: &mut Record,
-    ) -> Result<Response<Body>, Error> {
-        self.own(parts)?;
-        let identified = self.browser(parts, record).ok_or(Error::Required)?;
-        let fields = read_form(parts, body, &["csrf", "id"]).await?;
-        self.own_form(&identified.session, &fields)?;
-        let identity = identified.session.identity();
-        // Revoked before, or by its end: it is gone either way.
-        self.sessions.revoke_device(identity, fields.need("id")?);
-        Ok(redirect(StatusCode::SEE_OTHER, "/"))
-    }
-
     fn authorize(&self, parts: &Parts, record: &mut Record) -> Result<Response<Body>, Error> {
         let query = parts.uri.query().unwrap_or_default();
         let fields = Fields::parse(query.as_bytes(), &["ask"])?;
@@ -598,12 +510,6 @@ async fn read_form(parts: &Parts, body: Body, keys: &[&'static str]) -> Result<F
     Ok(Fields::parse(&bytes, keys)?)
 }
 
-/// What a person calls a device; cut, and shown to that person only.
-fn label(fields: &Fields) -> String {
-    let label = fields.get("label").unwrap_or_default();
-    label.chars().filter(|c| !c.is_control()).take(64).collect()
-}
-
 /// An error with its causes, for the log.
 fn reason(error: &Error) -> String {
     let mut text = error.to_string();
@@ -616,115 +522,6 @@ fn reason(error: &Error) -> String {
     text
 }
 
-/// Why a request has no session, or its page no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The request broke off.
-    #[error("the form broke off")]
-    Body(#[source] body::Error),
-    /// Not a form.
-    #[error("the body is not a form")]
-    ContentType,
-    /// A form from somebody else's page.
-    #[error("the form is too old, or comes from another page")]
-    Forged,
-    /// Not a form that we sent.
-    #[error(transparent)]
-    Form(#[from] FormError),
-    /// A credential that cannot be read.
-    #[error("{0}")]
-    Header(&'static str),
-    /// No room for another session.
-    #[error(transparent)]
-    Limited(#[from] Full),
-    /// A link of a hand-over that is over, or was for another browser.
-    #[error("the link is too old, used, or for another browser")]
-    Link,
-    /// The page is not for this method; it is for these.
-    #[error("only {0} here")]
-    Method(&'static str),
-    /// No page.
-    #[error("no such page")]
-    NotFound,
-    /// The credential is not good.
-    #[error(transparent)]
-    Rejected(auth::Error),
-    /// No credential.
-    #[error("no credential")]
-    Required,
-    /// A credential of a kind that is not taken here.
-    #[error("a credential of another scheme")]
-    Scheme,
-    /// The form came too slowly.
-    #[error("the form took too long")]
-    Slow,
-    /// A device token that is unknown, revoked or over.
-    #[error("an unknown device token")]
-    Token,
-    /// The form is too large.
-    #[error("the form is larger than {MAX_FORM} bytes")]
-    TooLarge,
-    /// Nobody can tell now.
-    #[error(transparent)]
-    Unavailable(auth::Error),
-}
-
-pub use self::form::Error as FormError;
-
-impl Error {
-    /// The status, for other answers than those to tunnels.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Body(_) | Self::Form(_) | Self::Header(_) | Self::Link => StatusCode::BAD_REQUEST,
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Forged => StatusCode::FORBIDDEN,
-            Self::Limited(_) | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Rejected(_) | Self::Required | Self::Scheme | Self::Token => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        }
-    }
-
-    /// What the person is told.
-    pub fn sentence(&self) -> &'static str {
-        match self {
-            Self::Body(_) | Self::ContentType | Self::Form(_) | Self::Header(_) => {
-                "The request cannot be understood."
-            }
-            Self::Forged => STALE,
-            Self::Limited(_) => "Too many people are logged in. Please try again later.",
-            Self::Link => "This link is too old or was used. Please open the page again.",
-            Self::Method(_) => "This page cannot be used like that.",
-            Self::NotFound => "There is no such page.",
-            Self::Rejected(_) | Self::Scheme | Self::Token => WRONG,
-            Self::Required => "Please log in.",
-            Self::Slow => "The form took too long.",
-            Self::TooLarge => "The form is too large.",
-            Self::Unavailable(_) => {
-                "Nobody can be logged in at the moment. Please try again later."
-            }
-        }
-    }
-}
-
-impl From<auth::Error> for Error {
-    fn from(error: auth::Error) -> Self {
-        match error {
-            auth::Error::Rejected { .. } => Self::Rejected(error),
-            auth::Error::Busy | auth::Error::Unavailable(_) | auth::Error::Users { .. } => {
-                Self::Unavailable(error)
-            }
-        }
-    }
-}
-
-/// One sentence for every credential that is not good: wrong, unknown or slowed down.
-const WRONG: &str = "The user name or the password is not right, or there were too many tries.";
-const STALE: &str = "The page was open for too long, or cookies are off. Please try again.";
 const MAX_FORM: u64 = 16 << 10;
 const FORM_TIME: Duration = Duration::from_secs(30);
 const ENTER_LIFE: Duration = Duration::from_secs(3600);

@@ -8,6 +8,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table, one row for each rule")]
 async fn what_has_two_framings_or_none_is_answered_and_the_connection_ends() {
     let world = World::new();
     let device = Device::new(world.gateway.address, &world.authority(), &[]);

@@ -4,7 +4,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a test that cannot set up its world must stop"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests are the other side: they have clocks and tasks of their own, and say why they fail"
 )]
 
 mod browser;
@@ -21,4 +27,5 @@ mod reload;
 mod reverse_proxy;
 mod session;
 mod support;
+mod surface;
 mod tls;

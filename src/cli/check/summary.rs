@@ -2,9 +2,13 @@
 
 use std::{fmt::Write, path::Path, time::Duration};
 
-use crate::config::{
-    App, Authorities, Authorization, Check, CheckKind, ClientCertificate, Config, DirectoryKind,
-    Files, LdapSecurity, Listener, LogOutput, Persistence, Pool, Source, Strategy,
+use crate::{
+    config::{
+        App, Authorities, Authorization, Check, CheckKind, ClientCertificate, Config,
+        DirectoryKind, Files, LdapSecurity, Listener, LogOutput, Persistence, Pool, Source,
+        Strategy,
+    },
+    web::surface,
 };
 
 /// The page.
@@ -37,8 +41,9 @@ pub(super) fn of(config: &Config, files: Files, color: bool) -> String {
         page.row(&directory.name, &directory_lines(&directory.kind));
     }
     page.section("Apps");
+    let port = surface::port(config);
     for app in &config.apps {
-        page.row(&app.name, &app_lines(app));
+        page.row(&app.name, &app_lines(app, &port));
     }
     page.section("Pools");
     for pool in config.pools.values() {
@@ -56,29 +61,12 @@ pub(super) fn of(config: &Config, files: Files, color: bool) -> String {
         page.row("", &[shown(file)]);
     }
     page.section("Reached without a login");
-    for (what, why) in without_login(config) {
-        page.row("", &[what, why]);
+    for open in surface::of(config) {
+        page.row(open.methods, &[open.place, open.does]);
     }
     page.section("Operation");
     operation(&mut page, config);
     page.text
-}
-
-/// Everything that a configuration lets answer without a session.
-fn without_login(config: &Config) -> Vec<(String, String)> {
-    let own = (
-        format!("https://{}/", config.host),
-        "the login page and what belongs to it".to_owned(),
-    );
-    let apps = config
-        .apps
-        .iter()
-        .filter(|app| app.authorization == Authorization::Backend)
-        .map(|app| {
-            let why = format!("app {}: its backend asks for its own login", app.name);
-            (format!("https://{}{}", app.host, app.path), why)
-        });
-    std::iter::once(own).chain(apps).collect()
 }
 
 fn keys(config: &Config) -> String {
@@ -146,8 +134,11 @@ fn directory_lines(kind: &DirectoryKind) -> Vec<String> {
     }
 }
 
-fn app_lines(app: &App) -> Vec<String> {
-    let place = format!("https://{}{} → pool {}", app.host, app.path, app.pool.name);
+fn app_lines(app: &App, port: &str) -> Vec<String> {
+    let place = format!(
+        "https://{}{port}{} → pool {}",
+        app.host, app.path, app.pool.name
+    );
     let login = match app.authorization {
         Authorization::Backend => "NO LOGIN here: credentials are the backend's",
         Authorization::Gateway => "after login, as the policies allow",

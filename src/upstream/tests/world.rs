@@ -261,14 +261,14 @@ async fn reflect(
     let te = request.headers().get("te").cloned();
     let read = request.into_body().collect().await.unwrap().to_bytes();
     let mut trailers = http::HeaderMap::new();
-    trailers.insert("x-te", te.unwrap_or(http::HeaderValue::from_static("none")));
+    trailers.insert("x-te", te.unwrap_or(HeaderValue::from_static("none")));
     let frames = [
         Ok(Frame::data(text.into())),
         Ok(Frame::data(read)),
         Ok(Frame::trailers(trailers)),
     ];
     let body = Body::stream(StreamBody::new(futures_util::stream::iter(frames)));
-    let challenge = http::HeaderValue::from_static("NTLM");
+    let challenge = HeaderValue::from_static("NTLM");
     let mut response = Response::new(body);
     response.headers_mut().insert("www-authenticate", challenge);
     Ok(response)

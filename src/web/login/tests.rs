@@ -41,7 +41,7 @@ impl World {
         config.login.step = Duration::from_millis(10);
         let name = data_encoding::HEXLOWER.encode(&crypto::random::<8>());
         let file = std::env::temp_dir().join(format!("ravelin-login-{name}"));
-        let hash = auth::hash_password(&Secret::new(b"right".to_vec()));
+        let hash = crate::auth::hash_password(&Secret::new(b"right".to_vec()));
         std::fs::write(&file, format!("alice:sales:{hash}\n")).unwrap();
         let authenticator = Arc::new(Authenticator::for_test(&file, &config.login));
         let master = MasterKey::generate();
