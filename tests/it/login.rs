@@ -124,6 +124,16 @@ fn a_form_that_nobody_sent_out_is_refused() {
             .gateway
             .log_line("the refusal", |line| line["refusal"] == id.as_str());
     }
+}
+
+#[test]
+fn a_form_of_another_page_or_browser_is_refused() {
+    let world = World::new();
+    let browser = Browser::new(&world, "alice");
+    let csrf = field(&browser.get("/login").body, "csrf");
+    let url = world.url("gw.ravelin.test") + "/login";
+    let good = format!("csrf={csrf}&user=alice&password=x");
+
     let kind = "Content-Type: text/plain";
     let other = browser.curl(&["--header", kind, "--data", &good, &url]);
     assert_eq!(other.status, 415);
@@ -250,25 +260,25 @@ fn a_login_is_handed_over_once_and_to_the_browser_that_asked() {
     assert!(!logs.contains(code), "a code is in a log");
 }
 
+/// Places that a login must not go on to, as a URL's query has them.
+const EVIL: [&str; 9] = [
+    "//evil.test",
+    "%5C%5Cevil.test",
+    "/%5Cevil.test",
+    "https:evil.test",
+    "https://evil.test/",
+    "%0D%0ALocation:%20https://evil.test",
+    "%0d%0a%0d%0a%3Cscript%3E",
+    "javascript:alert(1)",
+    "evil.test",
+];
+
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table, one row for each trick")]
 fn nothing_leads_a_login_to_another_site() {
     let world = World::new();
     let browser = Browser::new(&world, "alice");
     let url = world.url("gw.ravelin.test");
-    let app = world.url("intranet.apps.test");
-    const EVIL: [&str; 9] = [
-        "//evil.test",
-        "%5C%5Cevil.test",
-        "/%5Cevil.test",
-        "https:evil.test",
-        "https://evil.test/",
-        "%0D%0ALocation:%20https://evil.test",
-        "%0d%0a%0d%0a%3Cscript%3E",
-        "javascript:alert(1)",
-        "evil.test",
-    ];
-
     for evil in EVIL {
         let page = browser.open(&format!("{url}/login?ask={evil}"));
         let asked = browser.open(&format!("{url}/.ravelin/authorize?ask={evil}"));
@@ -301,6 +311,14 @@ fn nothing_leads_a_login_to_another_site() {
         }
         std::fs::remove_file(&browser.jar).unwrap();
     }
+}
+
+#[test]
+fn an_app_leads_back_to_itself_alone() {
+    let world = World::new();
+    let browser = Browser::new(&world, "alice");
+    let url = world.url("gw.ravelin.test");
+    let app = world.url("intranet.apps.test");
     browser.log_in("alice", ALICE);
     for path in [
         "//evil.test/",

@@ -158,8 +158,16 @@ async fn an_operator_sees_sessions_and_ends_them() {
         show(&world, &["kill", "S-AAAAAAAAAAAAAAAA"]),
         "ended 0 sessions\n"
     );
-
     assert_eq!(bob.get("/").status, 200);
+    assert_absent(&world, &[&token, ALICE, BOB]);
+}
+
+#[test]
+fn an_operator_ends_all_sessions_of_a_user_or_of_everybody() {
+    let world = World::new();
+    let alice = Browser::new(&world, "alice");
+    let bob = Browser::new(&world, "bob");
+    bob.log_in("bob", BOB);
     assert_eq!(
         show(&world, &["kill", "--user", "bob"]),
         "ended 1 session\n"
@@ -185,7 +193,7 @@ async fn an_operator_sees_sessions_and_ends_them() {
             .len(),
         0
     );
-    assert_absent(&world, &[&token, unused, ALICE, BOB]);
+    assert_absent(&world, &[unused, ALICE, BOB]);
 }
 
 #[test]

@@ -223,7 +223,7 @@ pub(crate) fn slapd(tls: Option<(&Pair, &Path)>) -> Peer {
     slapd_on(&Loopback, if tls.is_some() { "ldaps" } else { "ldap" }, tls)
 }
 
-/// The same on loopback, by `ldap` or `ldaps`: with `ldap` a certificate is for StartTLS.
+/// The same on loopback, by `ldap` or `ldaps`: with `ldap` a certificate is for `StartTLS`.
 pub(crate) fn slapd_by(scheme: &str, tls: Option<(&Pair, &Path)>) -> Peer {
     slapd_on(&Loopback, scheme, tls)
 }
