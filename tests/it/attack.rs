@@ -199,6 +199,7 @@ async fn a_plain_request_counts_as_a_tunnel_and_ends_with_its_session() {
 
 /// Requests of every shape, each of which hides another one somewhere, to backends of four makes.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one story: every shape against every backend")]
 async fn no_backend_sees_a_request_that_the_gateway_did_not_see() {
     let recorder = Recorder::start();
     let nginx = peers::nginx("location / { return 200 ok; }", None);
@@ -451,6 +452,7 @@ async fn a_reload_in_the_middle_of_requests_fails_none_of_them() {
 }
 
 /// Requests that hide another one in their body, framing or what follows.
+#[expect(clippy::too_many_lines, reason = "a table, one row for each shape")]
 fn shapes(host: &str) -> Vec<String> {
     let hidden = format!("GET /hidden HTTP/1.1\r\n{host}\r\n");
     let size = hidden.len();

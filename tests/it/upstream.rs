@@ -630,7 +630,7 @@ fn ntlm_backend() -> SocketAddr {
     })
 }
 
-/// A CHALLENGE_MESSAGE with empty target fields.
+/// A `CHALLENGE_MESSAGE` with empty target fields.
 fn ntlm_challenge() -> String {
     let mut message = b"NTLMSSP\0\x02\0\0\0".to_vec();
     let at_the_end = [0, 0, 0, 0, 48, 0, 0, 0];
@@ -643,7 +643,7 @@ fn ntlm_challenge() -> String {
     data_encoding::BASE64.encode(&message)
 }
 
-/// The user's name in an AUTHENTICATE_MESSAGE.
+/// The user's name in an `AUTHENTICATE_MESSAGE`.
 fn ntlm_user(message: &[u8]) -> String {
     let length = usize::from(u16::from_le_bytes([message[36], message[37]]));
     let start = u32::from_le_bytes(message[40..44].try_into().unwrap()) as usize;

@@ -96,7 +96,7 @@ fn start(
 
 /// A server in Python, from `clients/`: its port is its first argument, then come these.
 pub(crate) fn script(file: &str, arguments: &[&Path]) -> Peer {
-    start(&crate::connect::python(), |_directory, address| {
+    start(&Loopback, &crate::connect::python(), |_directory, address| {
         let port = address.port().to_string();
         let more = arguments.iter().map(|path| path.display().to_string());
         [super::script::path(file), port]
