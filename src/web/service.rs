@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE};
+use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE, uri::PathAndQuery};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::Authorization,
+    config::{App, Authorization},
     gateway::{Open, Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
@@ -150,10 +150,38 @@ impl Service {
         record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(head.uri().query())?;
-        let protocol = head.extensions().get::<Protocol>();
+        let allowed = Allowed {
+            app,
+            session,
+            permit,
+            target: path.with_query(head.uri().query())?,
+        };
+        let request = head.map(|()| body);
+        let forwarded = self.forward(gateway, &site, allowed, request, record);
+        let mut answer = Box::pin(forwarded).await?;
+        if let Some(cookie) = set_cookie {
+            answer.response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(answer)
+    }
+
+    /// What may be opened is asked of a node; a WebSocket is watched from then on.
+    async fn forward(
+        &self,
+        gateway: &Snapshot,
+        site: &Site,
+        allowed: Allowed<'_>,
+        mut request: Request<Body>,
+        record: &mut Record,
+    ) -> Result<Answer, Error> {
+        let Allowed {
+            app,
+            session,
+            permit,
+            target,
+        } = allowed;
+        let protocol = request.extensions().get::<Protocol>();
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
-        let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
@@ -173,7 +201,7 @@ impl Service {
             stop: ended.into_iter().chain(cut.clone()).collect(),
             relayed: Arc::clone(&relayed),
         });
-        let mut answer = Box::pin(forwarded).await?;
+        let mut answer = forwarded.await?;
         let served = answer.response.extensions().get::<Served>();
         if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
             record.relayed = Some(Arc::clone(&relayed));
@@ -191,9 +219,6 @@ impl Service {
             answer = answer.holding(place);
         }
         site.clean_answer(&mut answer.response, app, &gateway.config, record);
-        if let Some(cookie) = set_cookie {
-            answer.response.headers_mut().append(SET_COOKIE, cookie);
-        }
         Ok(answer)
     }
 
@@ -213,6 +238,14 @@ impl Service {
     fn source(&self) -> IpAddr {
         self.peer.address.ip()
     }
+}
+
+/// A request that was judged.
+struct Allowed<'a> {
+    app: &'a App,
+    session: Option<Arc<Session>>,
+    permit: Permit,
+    target: PathAndQuery,
 }
 
 impl Handler for Service {
