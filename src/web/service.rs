@@ -215,7 +215,7 @@ impl Service {
             stop: ended.into_iter().chain(cut.clone()).collect(),
             relayed: Arc::clone(&relayed),
         });
-        let mut answer = Box::pin(forwarded).await?;
+        let mut answer = forwarded.await?;
         let served = answer.response.extensions().get::<Served>();
         if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
             record.relayed = Some(Arc::clone(&relayed));
