@@ -577,7 +577,7 @@ struct Overtaken(Arc<Sessions>, Option<String>);
 
 impl http_body::Body for Overtaken {
     type Data = bytes::Bytes;
-    type Error = crate::web::body::Error;
+    type Error = body::Error;
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
