@@ -26,7 +26,6 @@ use crate::{
     clock,
     config::{self, Config, Secret},
     crypto::{self, KeyedHash, MasterKey},
-    shutdown::Tasks,
 };
 
 mod device;
@@ -231,9 +230,10 @@ impl Sessions {
         self.limits.store(Arc::new(Limits::new(&config.login)));
     }
 
-    /// Ends what is over, again and again until the drain. Spawn it once.
-    pub async fn watch(self: Arc<Self>, tasks: Tasks) {
-        while tasks.pause(SWEEP).await {
+    /// Ends what is over, again and again; while the gateway drains, too. Spawn it once.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
             self.sweep(clock::now());
         }
     }

@@ -513,7 +513,7 @@ mod tests {
         let takeover = then.unwrap();
         drop(tunnels.tasks.spawn(async move {
             let upgraded = hyper::upgrade::on(request).await.unwrap();
-            takeover(Stream::Http2(TokioIo::new(upgraded))).await;
+            takeover(Stream::Http2(TokioIo::new(upgraded), None)).await;
         }));
         Ok(response)
     }

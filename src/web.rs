@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
-pub use self::{body::Body, stream::Stream};
+pub use self::{body::Body, http2::Cut, stream::Stream};
 use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 
 pub mod body;

@@ -476,7 +476,7 @@ const TYPICAL_LINE: usize = 640;
 /// `2026-11-22T11:40:00.123Z`.
 const STAMP: usize = 24;
 
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

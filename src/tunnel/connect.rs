@@ -61,17 +61,27 @@ struct Backend {
 impl Backend {
     async fn run(
         mut self,
-        device: Stream,
+        mut device: Stream,
         address: SocketAddr,
         limits: Limits,
         stops: &[CancellationToken],
         relayed: &Relayed,
     ) {
-        let end = relay(device, &mut self.stream, limits, stops, &relayed.counts).await;
+        let end = relay(
+            &mut device,
+            &mut self.stream,
+            limits,
+            stops,
+            &relayed.counts,
+        )
+        .await;
         if let End::Broken(error) = &end {
             debug!(%address, %error, "a tunnel broke");
         }
         self.is_complete = end.is_complete();
+        if !end.is_complete() {
+            device.cut_off();
+        }
         relayed.ended(&end);
     }
 }
@@ -79,9 +89,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         if !self.is_complete {
-            // A reset, so that the backend does not take a part for the whole. A device on
-            // HTTP/1.1 sees TLS end without close_notify; hyper has no way to reset a stream of
-            // HTTP/2 that was taken over, and ends it in good order.
+            // A reset, so that the backend does not take a part for the whole.
             // When the option cannot be set, the connection is gone already.
             let _gone = self.stream.set_zero_linger();
         }

@@ -155,16 +155,19 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    async fn run(self, device: Stream, upgraded: OnUpgrade) {
+    async fn run(self, mut device: Stream, upgraded: OnUpgrade) {
         let node = self.held.lease.node().name();
         // The connection's task only has to hand over what it has.
         match timeout(HAND_OVER, upgraded).await {
             Ok(Ok(upgraded)) => {
                 let backend = TokioIo::new(upgraded);
                 let counts = &self.relayed.counts;
-                let end = relay::relay(device, backend, self.limits, &self.stop, counts).await;
+                let end = relay::relay(&mut device, backend, self.limits, &self.stop, counts).await;
                 self.relayed.ended(&end);
                 debug!(%node, ?end, "websocket ended");
+                if !end.is_complete() {
+                    device.cut_off();
+                }
             }
             Ok(Err(error)) => debug!(%node, %error, "the node closed as the websocket opened"),
             Err(_late) => debug!(%node, "the node's connection was not handed over"),

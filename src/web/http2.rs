@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+pub use self::budget::Cut;
 use self::{
     budget::{Executor, Streams, Verdict},
     payload::{Inbound, Outbound},
@@ -141,10 +142,11 @@ impl<H: Handler> Context<H> {
             (false, _, _) => response,
             (true, Some(upgrade), Some(then)) if connect && response.status().is_success() => {
                 let lasting = self.streams.enter();
+                let cut = Cut(Arc::clone(&stream));
                 // The task is in the tracker, nobody needs its handle.
                 drop(self.tasks.spawn(async move {
                     if let Ok(upgraded) = upgrade.await {
-                        then(Stream::Http2(TokioIo::new(upgraded))).await;
+                        then(Stream::Http2(TokioIo::new(upgraded), Some(cut))).await;
                     }
                     drop(lasting);
                 }));

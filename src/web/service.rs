@@ -14,11 +14,12 @@ use super::{
     headers,
     journal::Entry,
     page,
+    path::Judged,
     place::{self, Place, Site},
 };
 use crate::{
     clock,
-    config::Authorization,
+    config::{App, Authorization},
     gateway::{Open, Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
@@ -161,10 +162,40 @@ impl Service {
         record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(head.uri().query())?;
-        let protocol = head.extensions().get::<Protocol>();
+        let allowed = Allowed {
+            app,
+            path,
+            permit,
+            session,
+        };
+        let request = head.map(|()| body);
+        let mut answer = self
+            .forward(gateway, &site, allowed, request, record)
+            .await?;
+        if let Some(cookie) = set_cookie {
+            answer.response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(answer)
+    }
+
+    /// The way to a node and back; where bytes go on to flow, they are watched.
+    async fn forward(
+        &self,
+        gateway: &Snapshot,
+        site: &Site,
+        allowed: Allowed<'_>,
+        mut request: Request<Body>,
+        record: &mut Record,
+    ) -> Result<Answer, Error> {
+        let Allowed {
+            app,
+            path,
+            permit,
+            session,
+        } = allowed;
+        let target = path.with_query(request.uri().query())?;
+        let protocol = request.extensions().get::<Protocol>();
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
-        let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
@@ -202,9 +233,6 @@ impl Service {
             answer = answer.holding(place);
         }
         site.clean_answer(&mut answer.response, app, &gateway.config, record);
-        if let Some(cookie) = set_cookie {
-            answer.response.headers_mut().append(SET_COOKIE, cookie);
-        }
         Ok(answer)
     }
 
@@ -224,6 +252,14 @@ impl Service {
     fn source(&self) -> IpAddr {
         self.peer.address.ip()
     }
+}
+
+/// An app that may be opened: on which path, by whom, and the proof.
+struct Allowed<'a> {
+    app: &'a Arc<App>,
+    path: Judged,
+    permit: Permit,
+    session: Option<Arc<Session>>,
 }
 
 impl Handler for Service {

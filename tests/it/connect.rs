@@ -1,9 +1,17 @@
 //! TCP tunnels: what a device may reach by `CONNECT`, and what it is told when it may not.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
 
 use crate::support::{
+    device::Device,
+    eventually,
     gateway::{ALICE, BOB},
+    targets,
     world::World,
 };
 
@@ -166,6 +174,103 @@ fn a_plain_site_is_fetched_in_absolute_form_under_the_same_policy() {
         seen.body.contains("auth=Basic c2l0ZTpzZWNyZXQ="),
         "the site's own credential is its own: {seen:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_or_a_target_that_reads_nothing_stops_the_other_and_costs_little() {
+    let (flood, deaf) = (targets::flood().await, targets::deaf().await);
+    let world = World::build(&[flood, deaf], |_| String::new());
+    let device = Device::new(world.gateway.address, &world.authority(), &[]);
+    let credential = format!("alice:{ALICE}");
+    drop(device.tunnel(&deaf.to_string(), &credential).await);
+    let before = world.gateway.memory();
+
+    // The first ten read nothing of a flood, the others send to somebody who reads nothing.
+    let mut tunnels = Vec::new();
+    for target in [flood, deaf] {
+        for _ in 0..10 {
+            tunnels.push(device.tunnel(&target.to_string(), &credential).await);
+        }
+    }
+    let block = vec![1; 1 << 16];
+    let mut sent = 0;
+    for tunnel in &mut tunnels[10..] {
+        // Until nothing more is taken for a while: buffers of the kernel are full, and ours.
+        while let Ok(wrote) = timeout(Duration::from_millis(300), tunnel.write(&block)).await {
+            sent += wrote.unwrap();
+        }
+    }
+
+    let grown = world.gateway.memory().saturating_sub(before) >> 20;
+    assert!(grown < 16, "{grown} MiB more for 20 tunnels");
+    assert!(sent > 0);
+    let mut got = vec![0; 1_000_000];
+    tunnels[0].read_exact(&mut got).await.unwrap();
+    assert!(
+        got.iter().all(|&byte| byte == 0x5a),
+        "what waited arrives intact"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_resets_ends_its_tunnel_without_a_good_bye() {
+    let resetting = targets::resetting().await;
+    let world = World::build(&[resetting], |_| String::new());
+    let device = Device::new(world.gateway.address, &world.authority(), &[]);
+    let credential = format!("alice:{ALICE}");
+    let mut tunnel = device.tunnel(&resetting.to_string(), &credential).await;
+
+    tunnel.write_all(b"reset me").await.unwrap();
+    let end = tunnel.read_to_end(&mut Vec::new()).await;
+
+    // Without close_notify TLS knows that something may be missing.
+    end.unwrap_err();
+    let line = world
+        .gateway
+        .log_line("the tunnel's line", |line| line["kind"] == "tunnel");
+    assert_eq!(line["end"], "broken", "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_vanishes_resets_its_target() {
+    let (target, ended) = targets::noting_its_end().await;
+    let world = World::build(&[target], |_| String::new());
+    let device = Device::new(world.gateway.address, &world.authority(), &[]);
+    let credential = format!("alice:{ALICE}");
+    let tunnel = device.tunnel(&target.to_string(), &credential).await;
+
+    let (tcp, _tls) = tunnel.into_inner();
+    tcp.set_zero_linger().unwrap();
+    drop(tcp);
+
+    let how = eventually("the target to notice", || ended.lock().unwrap().take());
+    assert_eq!(how, Err(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_side_of_a_tunnel_may_close_its_half_first() {
+    let counting = targets::counting().await;
+    let (closing, received) = targets::closing_first().await;
+    let world = World::build(&[counting, closing], |_| String::new());
+    let device = Device::new(world.gateway.address, &world.authority(), &[]);
+    let credential = format!("alice:{ALICE}");
+    let bytes = vec![3; 300_000];
+
+    let mut device_first = device.tunnel(&counting.to_string(), &credential).await;
+    device_first.write_all(&bytes).await.unwrap();
+    device_first.shutdown().await.unwrap();
+    let mut answer = String::new();
+    device_first.read_to_string(&mut answer).await.unwrap();
+
+    let mut target_first = device.tunnel(&closing.to_string(), &credential).await;
+    let mut good_bye = String::new();
+    target_first.read_to_string(&mut good_bye).await.unwrap();
+    target_first.write_all(&bytes).await.unwrap();
+    target_first.shutdown().await.unwrap();
+    let count = eventually("the target to have it all", || *received.lock().unwrap());
+
+    assert_eq!((answer.as_str(), good_bye.as_str()), ("300000", "good bye"));
+    assert_eq!(count, 300_000);
 }
 
 /// The refusal id in heads or a body.

@@ -7,6 +7,8 @@ pub(crate) mod dmz;
 pub(crate) mod gateway;
 pub(crate) mod namespace;
 pub(crate) mod peers;
+pub(crate) mod script;
+pub(crate) mod targets;
 pub(crate) mod wire;
 pub(crate) mod world;
 

@@ -371,5 +371,8 @@ pub(super) async fn raw_device(tasks: &Tasks) -> (Stream, TokioIo<hyper::upgrade
     let mut response = sender.send_request(request).await.unwrap();
     let device = hyper::upgrade::on(&mut response).await.unwrap();
     let gateway = taken.await.unwrap().await.unwrap();
-    (Stream::Http2(TokioIo::new(gateway)), TokioIo::new(device))
+    (
+        Stream::Http2(TokioIo::new(gateway), None),
+        TokioIo::new(device),
+    )
 }

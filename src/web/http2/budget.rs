@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -78,6 +78,8 @@ impl Streams {
             waits_for_device: AtomicBool::new(false),
             stalled: AtomicBool::new(false),
             task: AtomicWaker::new(),
+            sender: OnceLock::new(),
+            cut: AtomicBool::new(false),
             streams: Arc::clone(self),
         });
         let mut open = self.lock();
@@ -117,8 +119,7 @@ impl Streams {
             if !waits || steps != seen.steps {
                 *seen = Seen { at: now, steps };
             } else if now.duration_since(seen.at) >= self.progress {
-                progress.stalled.store(true, Ordering::Release);
-                progress.task.wake();
+                progress.give_up();
             }
         }
         Verdict::LookAgain(now + self.progress.min(self.idle) / 2)
@@ -157,6 +158,9 @@ pub(super) struct Progress {
     waits_for_device: AtomicBool,
     stalled: AtomicBool,
     task: AtomicWaker,
+    /// The task that sends for this stream since it was taken over.
+    sender: OnceLock<Arc<Self>>,
+    cut: AtomicBool,
     streams: Arc<Streams>,
 }
 
@@ -172,9 +176,38 @@ impl Progress {
         self.waits_for_device.store(false, Ordering::Relaxed);
     }
 
+    /// Ends its task; dropping that resets the stream.
+    fn give_up(&self) {
+        self.stalled.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// `task` sends for this stream from now on.
+    fn taken_over_by(&self, task: &Arc<Self>) {
+        let first = self.sender.set(Arc::clone(task)).is_ok();
+        if first && self.cut.load(Ordering::SeqCst) {
+            task.give_up();
+        }
+    }
+
     /// Counts as a reset unless it is finished.
     pub(super) fn unfinished(self: &Arc<Self>) -> Unfinished {
         Unfinished(Some(Arc::clone(self)))
+    }
+}
+
+/// Resets a stream that was taken over. Hyper alone can only end it in good order, and the device
+/// would take a part for the whole.
+#[derive(Debug)]
+pub struct Cut(pub(super) Arc<Progress>);
+
+impl Cut {
+    /// To be called before the stream is dropped.
+    pub(crate) fn cut(&self) {
+        self.0.cut.store(true, Ordering::SeqCst);
+        if let Some(sender) = self.0.sender.get() {
+            sender.give_up();
+        }
     }
 }
 
@@ -242,6 +275,8 @@ where
     fn execute(&self, future: F) {
         let entry = self.streams.enter();
         let progress = Arc::clone(&entry.progress);
+        // A task that a stream's task starts is the one that sends for it after a takeover.
+        let _outside = CURRENT.try_with(|stream| stream.taken_over_by(&progress));
         let future = Box::pin(CURRENT.scope(Arc::clone(&progress), future));
         // The tracker waits for the task, nobody needs its handle.
         drop(self.tasks.spawn(Watched {
