@@ -257,6 +257,10 @@ async fn an_authority_in_any_other_spelling_opens_no_tunnel() {
 
 /// Requests of every shape, each of which hides another one somewhere, to backends of four makes.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, from the devices to the logs"
+)]
 async fn no_backend_sees_a_request_that_the_gateway_did_not_see() {
     let recorder = Recorder::start();
     let nginx = peers::nginx("location / { return 200 ok; }", None);
@@ -509,6 +513,7 @@ async fn a_reload_in_the_middle_of_requests_fails_none_of_them() {
 }
 
 /// Requests that hide another one in their body, framing or what follows.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn shapes(host: &str) -> Vec<String> {
     let hidden = format!("GET /hidden HTTP/1.1\r\n{host}\r\n");
     let size = hidden.len();
