@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{
-    HeaderMap, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE},
 };
 use tokio_util::sync::CancellationToken;
@@ -270,7 +270,10 @@ impl Handler for Service {
         let gateway = self.shared.snapshot();
         let record = &mut entry.record;
         let placed = place::place(&gateway.config, &gateway.routes, &self.peer, &request);
-        let proxied = matches!(placed, Ok(Place::Plain(_) | Place::Tunnel(_)));
+        // A tunnel that cannot be placed is refused as a tunnel, too.
+        let connect = *request.method() == Method::CONNECT
+            && request.extensions().get::<Protocol>().is_none();
+        let proxied = connect || matches!(placed, Ok(Place::Plain(_)));
         let served = match placed {
             Ok(Place::Own) => self.own(&gateway, request, record).await,
             Ok(Place::Plain(target)) => self.plain(&gateway, &target, request, record).await,

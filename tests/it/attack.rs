@@ -197,9 +197,70 @@ async fn a_plain_request_counts_as_a_tunnel_and_ends_with_its_session() {
     assert!(ended.starts_with("HTTP/1.1 403 "), "{ended}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_in_any_other_spelling_opens_no_tunnel() {
+    let world = World::new();
+    let basic = data_encoding::BASE64.encode(format!("alice:{ALICE}").as_bytes());
+    let device = Device::new(world.gateway.address, &world.authority(), &[]);
+    let port = world.intranet.address.port();
+    let admin = world.gateway.admin.port();
+    let payroll = world.payroll.address.port();
+
+    for (target, is_request) in [
+        (format!("127.1:{port}"), true),
+        (format!("0x7f000001:{port}"), true),
+        (format!("2130706433:{port}"), true),
+        (format!("0177.0.0.1:{port}"), true),
+        (format!("127.0.0.1.:{port}"), true),
+        (format!("0.0.0.0:{port}"), true),
+        (format!("[::1]:{port}"), true),
+        (format!("[::]:{port}"), true),
+        (format!("[::ffff:127.0.0.1]:{admin}"), true),
+        (format!("[64:ff9b::7f00:1]:{port}"), true),
+        (format!("[2002:7f00:1::]:{port}"), true),
+        (format!("127.0.0.1:{admin}"), true),
+        (format!("a..corp.test:{port}"), true),
+        (format!("-a.corp.test:{port}"), true),
+        (format!("PAYROLL.corp.test.:{payroll}"), true),
+        ("gw.ravelin.test:443".into(), true),
+        (format!("alice@intranet.corp.test:{port}"), false),
+        (format!("[fe80::1%25lo]:{port}"), false),
+        (format!("[intranet.corp.test]:{port}"), false),
+        (format!("intranet.corp.test:0{port}"), false),
+        (format!("intranet.corp.test:+{port}"), false),
+        (format!("intranet.corp.test%2e:{port}"), false),
+        (format!("intranet.corp.test:{port}/"), false),
+        (format!("http://intranet.corp.test:{port}"), false),
+        ("intranet.corp.test".into(), false),
+        (format!(":{port}"), false),
+    ] {
+        let mut connection = device.connect("gw.ravelin.test").await;
+        let request = format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Basic {basic}\r\n\r\n"
+        );
+        // The Host of such a request is the target again: only the target is judged.
+        let request = if is_request {
+            request
+        } else {
+            request.replace(&format!("Host: {target}"), "Host: x")
+        };
+        connection.write_all(request.as_bytes()).await.unwrap();
+
+        let head = read_head(&mut connection).await;
+
+        let refused = head.starts_with("HTTP/1.1 400 ") || head.starts_with("HTTP/1.1 403 ");
+        assert!(refused, "{target}: {head}");
+        let told = head.contains("proxy-status: \"gw.ravelin.test\"; error=");
+        assert_eq!(told, is_request, "{target}: {head}");
+    }
+}
+
 /// Requests of every shape, each of which hides another one somewhere, to backends of four makes.
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one story: every shape against every backend")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story: every shape against every backend"
+)]
 async fn no_backend_sees_a_request_that_the_gateway_did_not_see() {
     let recorder = Recorder::start();
     let nginx = peers::nginx("location / { return 200 ok; }", None);
