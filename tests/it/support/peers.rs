@@ -96,14 +96,18 @@ fn start(
 
 /// A server in Python, from `clients/`: its port is its first argument, then come these.
 pub(crate) fn script(file: &str, arguments: &[&Path]) -> Peer {
-    start(&crate::connect::python(), |_directory, address| {
-        let port = address.port().to_string();
-        let more = arguments.iter().map(|path| path.display().to_string());
-        [super::script::path(file), port]
-            .into_iter()
-            .chain(more)
-            .collect()
-    })
+    start(
+        &Loopback,
+        &crate::connect::python(),
+        |_directory, address| {
+            let port = address.port().to_string();
+            let more = arguments.iter().map(|path| path.display().to_string());
+            [super::script::path(file), port]
+                .into_iter()
+                .chain(more)
+                .collect()
+        },
+    )
 }
 
 /// nginx with this `server` body (locations), over TLS when it has a certificate.
