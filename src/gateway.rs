@@ -317,7 +317,7 @@ impl Bound {
             drop(tasks.spawn_watcher(socket.serve(Arc::clone(shared))));
         }
         tasks.spawn(watch_certificates(Arc::clone(shared)));
-        tasks.spawn(Arc::clone(&shared.sessions).watch(tasks.clone()));
+        drop(tasks.spawn_watcher(Arc::clone(&shared.sessions).watch()));
     }
 }
 

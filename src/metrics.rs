@@ -167,6 +167,16 @@ impl Metrics {
             self.password_checks.clone(),
         );
         r.register("reloads", "Reloads by result", self.reloads.clone());
+        r.register(
+            "handshakes",
+            "TLS handshakes completed, full or resumed",
+            self.handshakes.clone(),
+        );
+        r.register(
+            "turned_away",
+            "Connections closed before anything was served, by reason",
+            self.turned_away.clone(),
+        );
     }
 
     /// Names what is read when somebody asks.

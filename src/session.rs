@@ -26,7 +26,6 @@ use crate::{
     clock,
     config::{self, Config, Secret},
     crypto::{self, KeyedHash, MasterKey},
-    shutdown::Tasks,
 };
 
 mod device;
@@ -185,7 +184,7 @@ struct Registry {
 
 type User = (Arc<str>, Arc<str>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Limits {
     idle: Duration,
     absolute: Duration,
@@ -231,9 +230,10 @@ impl Sessions {
         self.limits.store(Arc::new(Limits::new(&config.login)));
     }
 
-    /// Ends what is over, again and again until the drain. Spawn it once.
-    pub async fn watch(self: Arc<Self>, tasks: Tasks) {
-        while tasks.pause(SWEEP).await {
+    /// Ends what is over, again and again; while the gateway drains, too. Spawn it once.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
             self.sweep(clock::now());
         }
     }
@@ -460,27 +460,30 @@ impl Sessions {
     /// Ends all sessions and revokes all device tokens of a user name, in every directory.
     /// Gives how many sessions ended.
     pub fn end_user(&self, user: &str) -> usize {
-        self.devices
-            .revoke(|token, _session| *token.identity.user == *user);
-        let sessions: Vec<_> = self
-            .list()
-            .into_iter()
-            .filter(|session| *session.identity.user == *user)
-            .collect();
-        for session in &sessions {
-            self.finish(session);
-        }
-        sessions.len()
+        self.end_those(|identity| *identity.user == *user)
     }
 
-    /// Ends all sessions and revokes all device tokens. Gives how many sessions ended.
+    /// Ends all sessions and revokes all device tokens, those that nobody uses now as well. Gives
+    /// how many sessions ended.
     pub fn end_all(&self) -> usize {
-        self.devices.revoke(|_token, _session| true);
-        let sessions = self.list();
-        for session in &sessions {
-            self.finish(session);
-        }
-        sessions.len()
+        self.end_those(|_identity| true)
+    }
+
+    fn end_those(&self, whose: impl Fn(&Identity) -> bool) -> usize {
+        let finish = || {
+            let mut sessions = self.list();
+            sessions.retain(|session| whose(&session.identity));
+            for session in &sessions {
+                self.finish(session);
+            }
+            sessions.len()
+        };
+        // Sessions first: whoever makes a token with one looks afterwards whether it has ended.
+        // And again, since a token may have made one before it was revoked.
+        let before = finish();
+        self.devices
+            .revoke(|token, _session| whose(&token.identity));
+        before.saturating_add(finish())
     }
 
     /// All sessions.

@@ -199,16 +199,16 @@ mod tests {
         let watcher = tasks.spawn_watcher(pending());
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         drop(tasks.spawn(async move { wait.await.unwrap() }));
-        let draining = tokio::spawn({
-            let tasks = tasks.clone();
-            async move { tasks.drain(Duration::from_secs(3600)).await }
-        });
-        tasks.draining().cancelled().await;
-        assert!(!watcher.is_finished());
+        let drain = tasks.drain(Duration::from_secs(3600));
+        let story = async {
+            tasks.draining().cancelled().await;
+            assert!(!watcher.is_finished());
+            go.send(()).unwrap();
+        };
 
-        go.send(()).unwrap();
+        let (complete, ()) = tokio::join!(drain, story);
 
-        assert!(draining.await.unwrap());
+        assert!(complete);
         watcher.await.unwrap();
     }
 }

@@ -100,22 +100,43 @@ fn pool_table(nodes: &[control::Node]) -> String {
             node.node.clone(),
             node.state.clone(),
             node.requests.to_string(),
-            node.reason
-                .as_deref()
-                .map_or(String::new(), |r| printable(r).into_owned()),
         ]
     });
-    table(["POOL", "NODE", "STATE", "BUSY", "REASON"], rows)
+    let table = table(["POOL", "NODE", "STATE", "BUSY"], rows);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, node) in lines.zip(nodes) {
+        text.push_str(&format!("{line}\n"));
+        if let Some(reason) = &node.reason {
+            text.push_str(&paragraph(&printable(reason)));
+        }
+    }
+    text
+}
+
+/// Words in lines that a terminal shows whole, set in a little.
+fn paragraph(text: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::from("   ");
+    for word in text.split_whitespace() {
+        let wide = line.chars().count() + word.chars().count() >= WIDTH;
+        if wide && !line.trim().is_empty() {
+            lines.push_str(&format!("{line}\n"));
+            line = String::from("   ");
+        }
+        line.push_str(&format!(" {word}"));
+    }
+    lines + &format!("{line}\n")
 }
 
 fn session_table(sessions: &[control::Session]) -> String {
     let rows = sessions.iter().map(|session| {
         [
             session.id.clone(),
-            printable(&session.user).into_owned(),
+            cut(&printable(&session.user)),
             session.class.clone(),
-            age(session.age),
-            age(session.idle),
+            coarse(session.age),
+            coarse(session.idle),
             session.tunnels.to_string(),
         ]
     });
@@ -171,6 +192,26 @@ fn table<const N: usize>(heads: [&str; N], rows: impl Iterator<Item = [String; N
     text
 }
 
+/// A name that leaves room for the other columns; `--json` has it whole.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(MAX_NAME.saturating_sub(1)) {
+        Some((place, last)) if place + last.len_utf8() < name.len() => {
+            format!("{}…", name.get(..place).unwrap_or_default())
+        }
+        Some(_) | None => name.to_owned(),
+    }
+}
+
+/// An age in one unit.
+fn coarse(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        86_400.. => format!("{} d", seconds / 86_400),
+    }
+}
+
 fn age(seconds: u64) -> String {
     let minutes = Duration::from_secs(seconds).as_secs() / 60;
     match (minutes / 1440, minutes / 60 % 24, minutes % 60) {
@@ -178,5 +219,60 @@ fn age(seconds: u64) -> String {
         (0, 0, minutes) => format!("{minutes} min"),
         (0, hours, minutes) => format!("{hours} h {minutes} min"),
         (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// Of a terminal.
+const WIDTH: usize = 80;
+/// What the other columns of a list of sessions leave.
+const MAX_NAME: usize = 26;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_session_fits_into_a_terminal() {
+        let session = control::Session {
+            id: "S-ABCDEFGHIJKLMNOP".into(),
+            user: "ä".repeat(100),
+            directory: "corp".into(),
+            class: "browser".into(),
+            age: 3599,
+            idle: 3599,
+            tunnels: 1_000_000,
+        };
+        let text = session_table(&[session]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(text.contains("ä…  browser"), "{text}");
+        assert_eq!(cut(&"b".repeat(26)), "b".repeat(26));
+    }
+
+    #[test]
+    fn a_reason_stands_below_its_node_however_long_it_is() {
+        let node = |reason: Option<&str>| control::Node {
+            pool: "xenmobile".into(),
+            node: "xm1.corp.example.com:8443".into(),
+            state: "down".into(),
+            requests: 0,
+            reason: reason.map(Into::into),
+        };
+        let long = "connecting: ".repeat(20);
+        let text = pool_table(&[node(Some(&long)), node(None)]);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        assert!(
+            text.lines().nth(2).unwrap().starts_with("    connecting"),
+            "{text}"
+        );
+        assert!(
+            text.lines().last().unwrap().starts_with("xenmobile"),
+            "{text}"
+        );
     }
 }

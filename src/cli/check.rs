@@ -130,3 +130,52 @@ fn show(text: &str) -> Result<ExitCode, Box<dyn Error>> {
 fn in_color(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The example with one policy file.
+    fn config(policy: &str) -> (tempfile::TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("policies")).unwrap();
+        std::fs::write(folder.path().join("policies/test.cedar"), policy).unwrap();
+        let text = include_str!("../../examples/ravelin.toml");
+        let path = folder.path().join("ravelin.toml");
+        let mut config = Config::parse(text, &path, Files::Unchecked).unwrap();
+        config.policy.files = vec![folder.path().join("policies/test.cedar")];
+        (folder, config)
+    }
+
+    #[test]
+    fn a_policy_that_names_no_app_of_ours_is_warned_of_with_what_was_meant() {
+        let (_folder, config) = config(
+            "permit (principal, action == Action::\"open\", resource == App::\"intranet\");\n\
+             forbid (principal, action == Action::\"open\",\n  resource == App::\"storefrnt\");\n",
+        );
+
+        let warnings = strangers(&config);
+
+        let warning = warnings.iter().next().unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings}");
+        assert_eq!(warning.meant.as_deref(), Some("storefront"));
+        let place = warning.place.unwrap();
+        assert_eq!((place.line, place.column), (3, 15));
+    }
+
+    #[test]
+    fn what_would_keep_the_gateway_from_starting_is_named_with_its_place() {
+        let (_folder, config) = config("permit (principal, action, resource)\n  whem { true };\n");
+
+        let problems = later_stages(&config);
+
+        let policy = problems.iter().find(|p| p.file.ends_with("test.cedar"));
+        assert_eq!(policy.unwrap().place.unwrap().line, 2, "{problems}");
+        // The example's certificates are nowhere near.
+        let text = problems.to_string();
+        assert!(text.contains("certificate gw"), "{text}");
+        assert!(problems.iter().all(|p| p.file != Path::new("")), "{text}");
+    }
+}

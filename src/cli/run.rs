@@ -42,9 +42,13 @@ pub(super) async fn until_stopped(gateway: Gateway) -> Result<ExitCode, Box<dyn 
     loop {
         tokio::select! {
             () = stop.asked() => break,
-            Some(()) = hangup.recv() => match gateway.reload_file().await {
-                Ok(()) => info!("the new configuration is in force"),
-                Err(problem) => error!(problem, "the old configuration stays in force"),
+            Some(()) = hangup.recv() => tokio::select! {
+                // Whatever a reload waits for, it does not keep the gateway from ending.
+                () = stop.asked() => break,
+                result = gateway.reload_file() => match result {
+                    Ok(()) => info!("the new configuration is in force"),
+                    Err(problem) => error!(problem, "the old configuration stays in force"),
+                },
             },
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{io, time::Duration};
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::BASE64;
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, upgrade::Upgraded};
@@ -13,7 +12,7 @@ use tokio::{
 };
 
 use super::site::{self, Reply};
-use crate::shutdown::Tasks;
+use crate::{crypto, shutdown::Tasks};
 
 /// Answers the handshake (RFC 6455, section 4.2); the echo runs as a task.
 ///
@@ -132,7 +131,7 @@ async fn write(stream: &mut TokioIo<Upgraded>, head: u8, payload: &[u8]) -> io::
 }
 
 fn accept_value(key: &[u8]) -> String {
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    let hash = crypto::sha1(&[key, GUID].concat());
     BASE64.encode(hash.as_ref())
 }
 

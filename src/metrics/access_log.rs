@@ -6,6 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -41,6 +42,8 @@ pub struct Record {
     pub relayed: Option<Arc<Relayed>>,
     /// Keeps the session from being idle while this lasts.
     pub busy: Option<session::Busy>,
+    /// A place among the session's tunnels, while this lasts.
+    pub held: Option<session::OpenTunnel>,
 }
 
 /// What a tunnel or WebSocket moved, and how it ended.
@@ -382,7 +385,12 @@ fn write_out(shared: &Shared, mut sink: Sink, path: Option<&Path>) {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // Names of people are in it.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)
 }
 
 /// The time of day to the millisecond (RFC 3339).
@@ -468,7 +476,7 @@ const TYPICAL_LINE: usize = 640;
 /// `2026-11-22T11:40:00.123Z`.
 const STAMP: usize = 24;
 
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

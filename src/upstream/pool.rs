@@ -68,7 +68,8 @@ impl Kept {
                 limit: pool.config().kept_connections,
                 owned_limit: pool.config().max_requests,
                 idle: self.idle,
-                draining: self.draining.clone(),
+                // Its own: asking it costs no lock that other nodes' requests want.
+                draining: self.draining.child_token(),
                 owned: Arc::clone(&self.owned),
                 opening: tokio::sync::Mutex::new(()),
                 content: Mutex::default(),

@@ -371,7 +371,7 @@ fn expects_continue(headers: &HeaderMap, version: Version) -> Result<bool, Error
 }
 
 /// Digits and nothing else, without overflow.
-fn decimal(digits: &[u8]) -> Option<u64> {
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{
-        CONNECTION, CONTENT_LOCATION, COOKIE, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, FORWARDED, HOST, LOCATION,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRANSFER_ENCODING,
+        UPGRADE,
     },
     uri::Scheme,
 };
@@ -15,7 +16,8 @@ use http::{
 use super::head;
 use crate::{listener::peer::Peer, permit::Host};
 
-/// Drops what was meant for one hop only (RFC 9110, section 7.6.1).
+/// Drops what was meant for one hop only (RFC 9110, section 7.6.1). `Trailer` stays: what it
+/// announces is passed on.
 ///
 /// `Connection` may name more fields than the fixed list; those go as well. Call this before
 /// adding fields of ours: a device could name those too.
@@ -36,11 +38,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Drops every field by which a device could claim what only we may say (rule R23).
 ///
 /// Names are compared in lower case and with `_` as `-`, as many backends do. `also` are further
-/// names, in that form; one that ends in `*` stands for all that begin so.
+/// names, in that form; one that ends in `*` stands for all that begin so. Fields that frame a
+/// request, or are for one hop, go when they are written with `_`: nobody here reads those.
 pub fn strip_identity(headers: &mut HeaderMap, also: &[&str]) {
     let claimed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_identity(name.as_str(), also))
+        .filter(|name| is_identity(name.as_str(), also) || is_disguised(name.as_str()))
         .cloned()
         .collect();
     for name in &claimed {
@@ -328,10 +331,18 @@ fn value_of(text: &str) -> Option<HeaderValue> {
 }
 
 /// Name and whole text of each cookie of a `Cookie` value; attributes too, of a `Set-Cookie`.
+///
+/// A cookie without a name (`=a=b`) has that of what is in it: browsers have sent it back as
+/// `a=b`.
 fn cookies(value: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     value.split(|&byte| byte == b';').map(|cookie| {
         let cookie = cookie.trim_ascii();
-        let name = cookie.split(|&byte| byte == b'=').next();
+        let start = cookie
+            .iter()
+            .position(|&byte| byte != b'=' && !byte.is_ascii_whitespace())
+            .unwrap_or_default();
+        let named = cookie.get(start..).unwrap_or_default();
+        let name = named.split(|&byte| byte == b'=').next();
         (name.unwrap_or_default().trim_ascii(), cookie)
     })
 }
@@ -353,6 +364,15 @@ fn is_identity(name: &str, also: &[&str]) -> bool {
     IDENTITY.iter().chain(also).any(|pattern| matches(pattern))
 }
 
+/// What a backend that takes `_` for `-` would read as the framing of the request (R19).
+fn is_disguised(name: &str) -> bool {
+    let reads_as = |ours: &HeaderName| {
+        let ours = ours.as_str();
+        name.len() == ours.len() && name.bytes().zip(ours.bytes()).all(same_character)
+    };
+    name.contains('_') && (reads_as(&CONTENT_LENGTH) || HOP_BY_HOP.iter().any(reads_as))
+}
+
 fn same_character((of_device, ours): (u8, u8)) -> bool {
     of_device.to_ascii_lowercase() == ours || (of_device == b'_' && ours == b'-')
 }
@@ -362,9 +382,12 @@ const OUR_COOKIES: &[u8] = b"__Host-ravelin";
 
 /// Who it is, where it comes from, and what it asks for is never the device's word. The last few
 /// make some backends serve another path than the one that was judged.
-const IDENTITY: [&str; 22] = [
+const IDENTITY: [&str; 29] = [
+    "cf-connecting-ip",
     "client-cert*",
+    "fastly-client-ip",
     "forwarded",
+    "front-end-https",
     "proxy",
     "remote-user",
     "ssl-client-*",
@@ -385,6 +408,10 @@ const IDENTITY: [&str; 22] = [
     "x-auth-request-*",
     "x-rewrite-url",
     "x-envoy-*",
+    "x-host",
+    "x-http-host-override",
+    "x-scheme",
+    "x-url-scheme",
 ];
 
 const NEVER_TRAILERS: [&str; 25] = [
@@ -415,7 +442,7 @@ const NEVER_TRAILERS: [&str; 25] = [
     "x-http-method*",
 ];
 
-static HOP_BY_HOP: [HeaderName; 10] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     // Old devices send the next two without naming them in `Connection`.
     HeaderName::from_static("keep-alive"),
@@ -424,18 +451,12 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];
 
 /// Never dropped because `Connection` names them: backends would see no host, or no login.
-static KEPT: [HeaderName; 4] = [
-    http::header::AUTHORIZATION,
-    http::header::CONTENT_LENGTH,
-    COOKIE,
-    HOST,
-];
+static KEPT: [HeaderName; 4] = [http::header::AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

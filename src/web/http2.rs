@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{
-    Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, EXPECT, HOST, TE},
     uri::Scheme,
 };
@@ -197,8 +197,11 @@ fn check(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), Refusal
     if fields.get_all(TE).iter().any(|te| te != "trailers") {
         return Err(bad("TE is not trailers"));
     }
-    if fields.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(bad("more than one Content-Length"));
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    let number = |length: &HeaderValue| head::decimal(length.as_bytes()).is_some();
+    // It goes on as it is in HTTP/1.1, where a length that is no number ends in two framings.
+    if !lengths.next().is_none_or(number) || lengths.next().is_some() {
+        return Err(bad("Content-Length is not one number"));
     }
     if fields
         .get_all(EXPECT)

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::SET_COOKIE};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,17 +14,18 @@ use super::{
     headers,
     journal::Entry,
     page,
+    path::Judged,
     place::{self, Place, Site},
 };
 use crate::{
     clock,
-    config::Authorization,
+    config::{App, Authorization},
     gateway::{Open, Shared, Snapshot},
     listener::peer::Peer,
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{Exchange, Served, Upgrade},
+    upstream::{self, Exchange, Served, Upgrade},
 };
 
 /// The requests of one connection.
@@ -81,13 +85,21 @@ impl Service {
     ) -> Result<Answer, Error> {
         let (mut parts, body) = request.into_parts();
         let (session, permit) = self.permit(gateway, target, &parts.headers, record).await?;
-        record.busy = Some(session.usage().begin());
+        // Each has a connection of its own, so each costs what a tunnel costs.
+        let limits = &gateway.config.tunnel;
+        record.held = Some(session.usage().open_tunnel(limits, clock::now())?);
+        if !parts.headers.contains_key(PROXY_AUTHORIZATION) {
+            // It was the gateway's, then.
+            parts.headers.remove(AUTHORIZATION);
+        }
         headers::strip_hop_by_hop(&mut parts.headers);
         headers::strip_identity(&mut parts.headers, &[]);
+        headers::strip_cookies(&mut parts.headers);
         let request = Request::from_parts(parts, body);
-        let idle = gateway.config.tunnel.idle;
         let stop = vec![session.ended().clone()];
-        let fetched = gateway.upstream.plain(&permit, request, idle, stop).await?;
+        let fetched = gateway.upstream.plain(&permit, request, limits.idle, stop);
+        let fetched = session.ended().run_until_cancelled(fetched).await;
+        let fetched = fetched.ok_or(upstream::Error::Stopped)??;
         record.backend = Some(fetched.address);
         Ok(fetched.answer)
     }
@@ -150,10 +162,40 @@ impl Service {
         record.policies = Arc::clone(permit.policies());
         record.busy = session.as_ref().map(|session| session.usage().begin());
 
-        let target = path.with_query(head.uri().query())?;
-        let protocol = head.extensions().get::<Protocol>();
+        let allowed = Allowed {
+            app,
+            path,
+            permit,
+            session,
+        };
+        let request = head.map(|()| body);
+        let mut answer = self
+            .forward(gateway, &site, allowed, request, record)
+            .await?;
+        if let Some(cookie) = set_cookie {
+            answer.response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(answer)
+    }
+
+    /// The way to a node and back; where bytes go on to flow, they are watched.
+    async fn forward(
+        &self,
+        gateway: &Snapshot,
+        site: &Site,
+        allowed: Allowed<'_>,
+        mut request: Request<Body>,
+        record: &mut Record,
+    ) -> Result<Answer, Error> {
+        let Allowed {
+            app,
+            path,
+            permit,
+            session,
+        } = allowed;
+        let target = path.with_query(request.uri().query())?;
+        let protocol = request.extensions().get::<Protocol>();
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
-        let mut request = head.map(|()| body);
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
@@ -191,9 +233,6 @@ impl Service {
             answer = answer.holding(place);
         }
         site.clean_answer(&mut answer.response, app, &gateway.config, record);
-        if let Some(cookie) = set_cookie {
-            answer.response.headers_mut().append(SET_COOKIE, cookie);
-        }
         Ok(answer)
     }
 
@@ -213,6 +252,14 @@ impl Service {
     fn source(&self) -> IpAddr {
         self.peer.address.ip()
     }
+}
+
+/// An app that may be opened: on which path, by whom, and the proof.
+struct Allowed<'a> {
+    app: &'a Arc<App>,
+    path: Judged,
+    permit: Permit,
+    session: Option<Arc<Session>>,
 }
 
 impl Handler for Service {

@@ -64,9 +64,9 @@ fn a_module_names_only_those_before_it() {
             continue;
         }
         for named in source.modules() {
-            let excused = BACKWARDS.iter().any(|(file, back, _)| {
-                source.is_in(file) && *back == named
-            });
+            let excused = BACKWARDS
+                .iter()
+                .any(|(file, back, _)| source.is_in(file) && *back == named);
             let earlier = place(&named).is_none_or(|place| place <= own);
             assert!(
                 earlier || excused,
@@ -95,8 +95,19 @@ fn codecs_know_bytes_only() {
         let source = sources("src").into_iter().find(|s| s.name == *codec);
         let source = source.unwrap_or_else(|| panic!("{codec} is gone"));
         for word in [
-            "crate::", "async ", ".await", "tokio", "hyper", "Instant", "SystemTime", "std::net::Tcp",
-            "std::fs", "std::io::Read", "unwrap(", "expect(", "panic!",
+            "crate::",
+            "async ",
+            ".await",
+            "tokio",
+            "hyper",
+            "Instant",
+            "SystemTime",
+            "std::net::Tcp",
+            "std::fs",
+            "std::io::Read",
+            "unwrap(",
+            "expect(",
+            "panic!",
         ] {
             assert!(!source.code.contains(word), "{codec} has {word:?}");
         }
@@ -106,9 +117,14 @@ fn codecs_know_bytes_only() {
 #[test]
 fn only_the_clock_reads_the_clock() {
     for source in sources("src") {
-        for word in ["Instant::now", "SystemTime::now", "UtcDateTime::now", "OffsetDateTime::now"] {
+        // `Instant::now` is clippy's to find: tokio's, which tests can stop, has the same name.
+        for word in ["SystemTime::now", "UtcDateTime::now", "OffsetDateTime::now"] {
             let here = source.code.contains(word);
-            assert!(!here || source.name == "src/clock.rs", "{} has {word}", source.name);
+            assert!(
+                !here || source.name == "src/clock.rs",
+                "{} has {word}",
+                source.name
+            );
         }
     }
 }
@@ -117,7 +133,12 @@ fn only_the_clock_reads_the_clock() {
 fn only_dial_opens_connections_outwards() {
     for source in sources("src") {
         let excused = OUTWARDS.iter().any(|(file, _)| source.is_in(file));
-        for word in ["TcpStream::connect", "TcpSocket::new", "UdpSocket::bind", ".connect("] {
+        for word in [
+            "TcpStream::connect",
+            "TcpSocket::new",
+            "UdpSocket::bind",
+            "UnixStream::connect",
+        ] {
             assert!(
                 excused || !source.code.contains(word),
                 "{} has {word}: only dial leads out",
@@ -132,7 +153,11 @@ fn nothing_is_spawned_behind_the_back_of_a_drain() {
     for source in sources("src") {
         for word in ["tokio::spawn(", "task::spawn(", "spawn_local("] {
             let here = source.code.contains(word);
-            assert!(!here || source.name == "src/shutdown.rs", "{} has {word}", source.name);
+            assert!(
+                !here || source.name == "src/shutdown.rs",
+                "{} has {word}",
+                source.name
+            );
         }
     }
 }
@@ -151,12 +176,12 @@ fn nothing_is_unsafe() {
 fn a_long_file_has_a_reason() {
     for folder in ["src", "tests/it", "benches"] {
         for source in sources(folder) {
-            let lines = source.text.lines().count();
+            let lines = source.code.lines().count();
             let reason = LONG.iter().find(|(name, _)| *name == source.name);
             match reason {
                 None => assert!(
                     lines <= LONGEST,
-                    "{} has {lines} lines: has it a second subject?",
+                    "{} has {lines} lines of code: has it a second subject?",
                     source.name
                 ),
                 Some((name, reason)) => {
@@ -169,14 +194,22 @@ fn a_long_file_has_a_reason() {
 
 #[test]
 fn every_document_that_is_linked_exists() {
-    let mut documents: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
-        .iter()
-        .map(|name| root().join(name))
-        .collect();
+    let mut documents: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ]
+    .iter()
+    .map(|name| root().join(name))
+    .collect();
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         documents.push(entry.unwrap().path());
     }
-    for document in documents.iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+    for document in documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
         let text = fs::read_to_string(document).unwrap();
         for link in text.split("](").skip(1) {
             let link = link.split(')').next().unwrap().split('#').next().unwrap();
@@ -199,7 +232,10 @@ fn the_code_map_names_every_file_that_it_should() {
             "ARCHITECTURE.md does not speak of {module}"
         );
     }
-    assert!(map.lines().count() <= 200, "ARCHITECTURE.md is a page, not a book");
+    assert!(
+        map.lines().count() <= 200,
+        "ARCHITECTURE.md is a page, not a book"
+    );
 }
 
 /// A file, and its code without comments and tests.
@@ -212,14 +248,23 @@ struct Source {
 impl Source {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap();
-        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        let name = path
+            .strip_prefix(root())
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
         let only_test = TESTS.iter().any(|part| name.contains(part));
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let code: Vec<&str> = code
             .lines()
             .filter(|line| !line.trim_start().starts_with("//"))
             .collect();
-        let code = if only_test { String::new() } else { code.join("\n") };
+        let code = if only_test {
+            String::new()
+        } else {
+            code.join("\n")
+        };
         Self { name, text, code }
     }
 
@@ -249,7 +294,11 @@ impl Source {
         let mut found = Vec::new();
         for (at, _) in self.code.match_indices("crate::") {
             let rest = &self.code[at + "crate::".len()..];
-            let names: Vec<String> = if rest.starts_with('{') { braces(rest) } else { vec![word(rest)] };
+            let names: Vec<String> = if rest.starts_with('{') {
+                braces(rest)
+            } else {
+                vec![word(rest)]
+            };
             found.extend(names.into_iter().map(|name| match &*name {
                 "Config" => "config".to_owned(),
                 "Gateway" => "gateway".to_owned(),
@@ -282,7 +331,9 @@ fn braces(text: &str) -> Vec<String> {
 }
 
 fn word(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
 }
 
 fn place(module: &str) -> Option<usize> {
@@ -316,15 +367,26 @@ const TESTS: [&str; 4] = ["/tests.rs", "/tests/", "/testing.rs", "/for_test.rs"]
 
 /// Crates that are part of the language of the whole program.
 const LANGUAGE: [&str; 12] = [
-    "arc_swap", "bytes", "data_encoding", "futures_util", "http", "serde", "serde_json", "thiserror",
-    "time", "tokio", "tokio_util", "tracing",
+    "arc_swap",
+    "bytes",
+    "data_encoding",
+    "futures_util",
+    "http",
+    "serde",
+    "serde_json",
+    "thiserror",
+    "time",
+    "tokio",
+    "tokio_util",
+    "tracing",
 ];
 
 /// Who may name the other crates. `demo` is a company of its own and has its own servers.
 const DOORS: &[(&str, &[&str])] = &[
     ("argon2", &["auth/users"]),
     ("async_trait", &["balance/strategy"]),
-    ("aws_lc_rs", &["crypto", "demo/websocket"]),
+    // rustls calls its provider by the same name, in the two places where TLS is set up.
+    ("aws_lc_rs", &["crypto", "dial/tls", "tls"]),
     ("cedar_policy", &["policy"]),
     ("clap", &["cli"]),
     ("hickory_proto", &["demo/dns"]),
@@ -333,8 +395,21 @@ const DOORS: &[(&str, &[&str])] = &[
     ("http_body", &["upstream", "web"]),
     ("http_body_util", &["admin", "balance/health", "demo"]),
     ("httpdate", &["tls", "web/http1/answer"]),
-    ("hyper", &["admin", "balance/health", "demo", "shutdown", "tunnel", "upstream", "web"]),
-    ("hyper_util", &["admin", "balance/health", "demo", "tunnel", "upstream", "web"]),
+    (
+        "hyper",
+        &[
+            "admin",
+            "balance/health",
+            "demo",
+            "shutdown",
+            "upstream",
+            "web",
+        ],
+    ),
+    (
+        "hyper_util",
+        &["admin", "balance/health", "demo", "upstream", "web"],
+    ),
     ("ipnet", &["auth/lockout", "config", "dial"]),
     ("jsonwebtoken", &["session/token"]),
     ("ldap3", &["auth/ldap"]),
@@ -345,40 +420,73 @@ const DOORS: &[(&str, &[&str])] = &[
     ("prometheus_client", &["metrics"]),
     ("rcgen", &["demo"]),
     // TLS towards devices, towards backends, and the demo's own.
-    ("rustls", &["config/resolve/external", "demo", "dial/tls", "tls"]),
+    (
+        "rustls",
+        &["config/resolve/external", "demo", "dial/tls", "tls"],
+    ),
     ("rustls_native_certs", &["dial/tls"]),
     ("schemars", &["config"]),
-    ("socket2", &["dial/socket", "listener", "tls/gather"]),
+    ("socket2", &["dial/socket", "listener"]),
     ("strsim", &["config/problem"]),
     ("tokio_rustls", &["demo", "dial", "tls"]),
     ("toml", &["config/tree"]),
     ("tracing_subscriber", &["cli/run", "config/value"]),
-    ("x509_parser", &["demo/authority", "tls/certificates"]),
-    ("zeroize", &["cli/hash_password", "config", "tls/certificates/load", "web/login/identify"]),
+    ("x509_parser", &["tls/certificates"]),
+    (
+        "zeroize",
+        &[
+            "cli/hash_password",
+            "config",
+            "tls/certificates/load",
+            "web/login/identify",
+        ],
+    ),
 ];
 
 /// The order of the journey, after what serves every stage: a module names those before it.
-const ORDER: [&str; 29] = [
-    "shutdown", "clock", "crypto", "refusal", "relay", "permit", "config", "dial", "auth", "listener",
-    "tls", "web", "session", "policy", "route", "balance", "upstream", "tunnel", "metrics", "admin",
-    "control", "gateway", "demo", "cli", "lib", "main", "", "", "",
+const ORDER: [&str; 26] = [
+    "shutdown", "clock", "crypto", "refusal", "relay", "permit", "config", "dial", "auth",
+    "listener", "tls", "web", "session", "policy", "route", "balance", "upstream", "tunnel",
+    "metrics", "admin", "control", "gateway", "demo", "cli", "lib", "main",
 ];
 
 /// The pages on which all stages are read.
 const KNOW_ALL: [&str; 7] = [
-    "gateway", "web/error", "web/journal", "web/login", "web/place", "web/service", "lib",
+    "gateway",
+    "web/error",
+    "web/journal",
+    "web/login",
+    "web/place",
+    "web/service",
+    "lib",
 ];
 
 /// Where a later stage is named all the same, and why.
 const BACKWARDS: &[(&str, &str, &str)] = &[
-    ("listener", "tls", "the accept loop runs the handshake in the connection's own task"),
-    ("permit", "policy", "a permit is made with the policy's seal, which nobody else can make"),
-    ("tunnel", "metrics", "a relay's counts are made here and read by the journal"),
+    (
+        "listener",
+        "tls",
+        "the accept loop runs the handshake in the connection's own task",
+    ),
+    (
+        "permit",
+        "policy",
+        "a permit is made with the policy's seal, which nobody else can make",
+    ),
+    (
+        "upstream/upgrade",
+        "metrics",
+        "as for tunnels: an upgraded connection has a relay's counts",
+    ),
+    (
+        "tunnel",
+        "metrics",
+        "a relay's counts are made here and read by the journal",
+    ),
 ];
 
 /// Bytes in, value out.
 const BYTES_ONLY: &[&str] = &[
-    "src/auth/ldap/guard.rs",
     "src/listener/proxy_header.rs",
     "src/upstream/head.rs",
     "src/web/chunked.rs",
@@ -390,10 +498,53 @@ const BYTES_ONLY: &[&str] = &[
 const OUTWARDS: &[(&str, &str)] = &[
     ("dial", "it is the way out"),
     ("demo", "a company of its own, on loopback"),
-    ("control", "a command asks a running gateway, over its UNIX socket"),
+    (
+        "control",
+        "a command asks a running gateway, over its UNIX socket",
+    ),
 ];
 
-/// Files with more lines than [`LONGEST`], and why they stay whole.
-const LONG: &[(&str, &str)] = &[];
+/// Files with more lines of code (comments and tests left out) than [`LONGEST`], and why they stay whole.
+const LONG: &[(&str, &str)] = &[
+    (
+        "tests/it/layout.rs",
+        "the guards, and the lists that they hold",
+    ),
+    (
+        "src/auth.rs",
+        "the chain of directories, and the one clock by which it answers",
+    ),
+    ("src/auth/ldap.rs", "bind, search, groups: one conversation"),
+    ("src/config.rs", "data alone: every setting that there is"),
+    (
+        "src/config/file.rs",
+        "data alone: the file as written, with its defaults",
+    ),
+    ("src/config/schema.rs", "one walk over the schema"),
+    (
+        "src/config/tree.rs",
+        "one walk over the text, to find places",
+    ),
+    (
+        "src/config/value.rs",
+        "one small type for each kind of value",
+    ),
+    ("src/dial.rs", "every way out, and its errors"),
+    (
+        "src/session.rs",
+        "the record and its store: neither means much without the other",
+    ),
+    (
+        "src/upstream.rs",
+        "one exchange: node, connection, answer, tries",
+    ),
+    ("src/web/head.rs", "one codec"),
+    ("src/web/http1.rs", "one state machine"),
+    ("src/web/http1/upload.rs", "one state machine"),
+    (
+        "src/web/login.rs",
+        "the gateway's own pages, one after another",
+    ),
+];
 
-const LONGEST: usize = 500;
+const LONGEST: usize = 400;

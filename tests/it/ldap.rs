@@ -172,7 +172,7 @@ fn a_directory_that_hangs_or_talks_rubbish_is_503_in_time() {
     let rubbish: [(&str, Vec<u8>); 6] = [
         ("silence", Vec::new()),
         ("sequences in sequences", nested),
-        ("indefinite lengths", vec![0x30, 0x80].repeat(20_000)),
+        ("indefinite lengths", [0x30, 0x80].repeat(20_000)),
         ("more than memory", vec![0x30, 0x84, 0xff, 0xff, 0xff, 0xff]),
         (
             "another protocol",

@@ -13,6 +13,7 @@
     reason = "tests are the other side: they have clocks and tasks of their own, and say why they fail"
 )]
 
+mod attack;
 mod browser;
 mod connect;
 mod demo;
@@ -21,6 +22,7 @@ mod dns;
 mod drain;
 mod http1;
 mod http2;
+mod layout;
 mod ldap;
 mod load;
 mod login;

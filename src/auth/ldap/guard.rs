@@ -1,8 +1,9 @@
 //! Guard: what an LDAP server sends reaches the LDAP library only as whole, sane BER messages.
 //!
-//! The library reads nested values by recursion, takes an impossible length for "more to come"
-//! and has no limit on a message. A server, or whoever sits before it, could end the process
-//! with 48 kB. So the library gets one end of a socket pair, and what comes to it passes here.
+//! The library reads nested values by recursion, takes an impossible length for "more to come",
+//! has no limit on a message, and panics on an answer that is none. A server, or whoever sits
+//! before it, could end the process with 48 kB. So the library gets one end of a socket pair, and
+//! what comes to it passes here.
 
 #![warn(clippy::arithmetic_side_effects)]
 
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::shutdown::Tasks;
+
+mod shape;
 
 /// Gives the library's end of a guarded connection. It works until `stop` fires, either side
 /// closes, the server sends something insane, or takes nothing for `stall`.
@@ -97,7 +100,7 @@ where
 /// The length of the whole message at the start of `bytes`; `None` while it is not complete.
 ///
 /// A message is a SEQUENCE of definite length (RFC 4511, section 5.1) whose nested lengths fit
-/// in each other. It is looked through once, when it is complete.
+/// in each other, and which is an answer. It is looked through once, when it is complete.
 pub(super) fn message(bytes: &[u8], max: usize) -> Result<Option<usize>, Error> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
@@ -116,6 +119,9 @@ pub(super) fn message(bytes: &[u8], max: usize) -> Result<Option<usize>, Error> 
         return Ok(None);
     };
     walk(whole)?;
+    if !shape::is_answer(whole) {
+        return Err(Error::Shape);
+    }
     Ok(Some(total))
 }
 
@@ -198,6 +204,8 @@ pub(super) enum Error {
     Library(#[source] io::Error),
     #[error("octet {0:#04x} begins no message")]
     NotAMessage(u8),
+    #[error("a message that is no answer")]
+    Shape,
     #[error("reading from the server")]
     Server(#[source] io::Error),
     #[error("a tag of more than one octet")]
@@ -256,7 +264,7 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        message(&nested(16), 1 << 20).unwrap();
+        assert!(matches!(message(&nested(16), 1 << 20), Err(Error::Shape)));
         assert!(matches!(message(&nested(17), 1 << 20), Err(Error::Depth)));
         assert!(matches!(message(&nested(8000), 1 << 20), Err(Error::Depth)));
     }

@@ -39,7 +39,7 @@ fn hop_by_hop_fields_go_with_all_that_connection_names() {
 
     strip_hop_by_hop(&mut fields);
 
-    assert_eq!(names(&fields), ["accept"]);
+    assert_eq!(names(&fields), ["accept", "trailer"]);
 }
 
 #[test]
@@ -58,6 +58,22 @@ fn connection_cannot_name_away_what_makes_the_request() {
         names(&fields),
         ["authorization", "content-length", "cookie", "host"]
     );
+}
+
+#[test]
+fn what_a_backend_could_read_as_framing_is_dropped() {
+    let mut fields = headers(&[
+        ("Content_Length", "5"),
+        ("Transfer_Encoding", "chunked"),
+        ("transfer_encoding", "chunked"),
+        ("Proxy_Connection", "keep-alive"),
+        ("Content-Length", "0"),
+        ("Content_Type", "text/plain"),
+    ]);
+
+    strip_identity(&mut fields, &[]);
+
+    assert_eq!(names(&fields), ["content-length", "content_type"]);
 }
 
 #[test]
@@ -139,6 +155,7 @@ fn our_cookies_never_reach_a_backend() {
         ("Cookie", "a=b; __Host-ravelin=secret; c=d"),
         ("Cookie", "__host-RAVELIN-x=secret; e"),
         ("Cookie", " __Host-ravelin "),
+        ("Cookie", "=__Host-ravelin=secret"),
     ]);
 
     strip_cookies(&mut fields);
@@ -166,12 +183,20 @@ fn a_backend_cannot_set_our_cookies() {
         ("Set-Cookie", "a=b; Path=/"),
         ("Set-Cookie", "__Host-ravelin=evil; Path=/; Secure"),
         ("Set-Cookie", "__HOST-Ravelin-csrf=evil"),
+        ("Set-Cookie", "= =__Host-ravelin-app=evil"),
         ("Set-Cookie", "c=d"),
     ]);
 
     let dropped = strip_set_cookies(&mut fields);
 
-    assert_eq!(dropped, ["__Host-ravelin", "__HOST-Ravelin-csrf"]);
+    assert_eq!(
+        dropped,
+        [
+            "__Host-ravelin",
+            "__HOST-Ravelin-csrf",
+            "__Host-ravelin-app"
+        ]
+    );
     let left: Vec<_> = fields.get_all("set-cookie").iter().collect();
     assert_eq!(left, ["a=b; Path=/", "c=d"]);
 }

@@ -572,6 +572,46 @@ async fn a_program_gets_a_device_token_and_uses_it() {
     );
 }
 
+/// A form whose sessions end while it is on its way.
+struct Overtaken(Arc<Sessions>, Option<String>);
+
+impl http_body::Body for Overtaken {
+    type Data = bytes::Bytes;
+    type Error = crate::web::body::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        self.0.end_all();
+        let form = self.1.take();
+        std::task::Poll::Ready(form.map(|form| Ok(http_body::Frame::data(form.into()))))
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_the_form_comes_makes_no_device_token() {
+    let mut world = World::new();
+    world.log_in("right", "").await;
+    let csrf = world.home_csrf().await;
+    let url = format!("https://{GATEWAY}/token");
+    let sessions = Arc::clone(&world.login.sessions);
+    let form = format!("csrf={csrf}&label=mine");
+    let request = world
+        .request("POST", &url, &[("content-type", FORM)], "")
+        .map(|_empty| Body::stream(Overtaken(sessions, Some(form))));
+
+    let answer = world.send(&url, request).await;
+
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let alice = crate::auth::Identity {
+        user: "alice".into(),
+        directory: "local".into(),
+        groups: Arc::from([]),
+    };
+    assert!(world.login.sessions.devices_of(&alice).is_empty());
+}
+
 #[tokio::test]
 async fn a_person_makes_and_revokes_a_device_token() {
     let mut world = World::new();

@@ -1,5 +1,7 @@
 //! Device tokens: made and revoked by a person's page, or by a program with Basic.
 
+use std::sync::Arc;
+
 use http::{
     HeaderValue, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -15,9 +17,10 @@ use super::{
 };
 use crate::{
     clock,
+    config::Secret,
     listener::peer::Peer,
     metrics::access_log::Record,
-    session::Session,
+    session::{DeviceToken, Session},
     web::{Body, page},
 };
 
@@ -40,25 +43,34 @@ impl Login {
                 Fields::default()
             };
             let label = label(&fields);
-            return Ok(self.token_as_json(&session, &label));
+            return self.token_as_json(&session, &label);
         }
         let identified = self.browser(parts, record).ok_or(Error::Required)?;
         let fields = read_form(parts, body, &["csrf", "label"]).await?;
         self.own_form(&identified.session, &fields)?;
-        let identity = identified.session.identity().clone();
-        let (token, _facts) = self
-            .sessions
-            .issue_device(identity, &label(&fields), clock::now());
+        let (token, _facts) = self.issue(&identified.session, &label(&fields))?;
         let host = origin::with_port(&self.host, &parts.uri, &parts.headers);
         let token = token.expose_text().unwrap_or_default();
         Ok(pages::token(&self.title, token, &host).answer(StatusCode::OK))
     }
 
-    fn token_as_json(&self, session: &Session, label: &str) -> Response<Body> {
-        let now = clock::now();
-        let identity = session.identity().clone();
-        let (token, facts) = self.sessions.issue_device(identity, label, now);
-        let expires = clock::wall() + facts.until.saturating_duration_since(now);
+    /// A device token for whoever has this session, unless it ended while the form came.
+    fn issue(&self, session: &Session, label: &str) -> Result<(Secret, Arc<DeviceToken>), Error> {
+        let identity = session.identity();
+        let (token, facts) = self
+            .sessions
+            .issue_device(identity.clone(), label, clock::now());
+        // Afterwards: a kill ends sessions first, and then revokes the tokens that are there.
+        if session.ended().is_cancelled() {
+            self.sessions.revoke_device(identity, &facts.id);
+            return Err(Error::Required);
+        }
+        Ok((token, facts))
+    }
+
+    fn token_as_json(&self, session: &Session, label: &str) -> Result<Response<Body>, Error> {
+        let (token, facts) = self.issue(session, label)?;
+        let expires = clock::wall() + facts.until.saturating_duration_since(clock::now());
         let expires = OffsetDateTime::from(expires)
             .replace_nanosecond(0)
             .ok()
@@ -72,7 +84,7 @@ impl Login {
         let headers = response.headers_mut();
         page::protect(headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        Ok(response)
     }
 
     pub(super) async fn revoke_token(

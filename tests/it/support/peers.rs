@@ -1,4 +1,4 @@
-//! Servers that others wrote: nginx, slapd, dnsmasq, HAProxy.
+//! Servers that others wrote: nginx, slapd, dnsmasq, HAProxy, Python.
 
 use std::{
     fs,
@@ -147,6 +147,28 @@ pub(crate) fn nginx_on(machine: &impl Machine, server: &str, tls: Option<&Pair>)
     })
 }
 
+/// A site on Python's own HTTP server.
+pub(crate) fn python_site() -> Peer {
+    start(&Loopback, "python3", |_directory, address| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/clients/site.py");
+        vec![script.into(), address.to_string()]
+    })
+}
+
+/// The paths of all requests in the log of nginx or the Python site, sorted.
+pub(crate) fn paths(site: &Peer) -> Vec<String> {
+    let read = |name| fs::read_to_string(site.directory().join(name)).unwrap_or_default();
+    let log = read("access.log") + &read("output.log");
+    let mut paths: Vec<String> = log
+        .lines()
+        .filter_map(|line| line.split('"').nth(1))
+        .filter_map(|request| request.split(' ').nth(1))
+        .map(|target| target.split('?').next().unwrap_or_default().to_owned())
+        .collect();
+    paths.sort_unstable();
+    paths
+}
+
 /// dnsmasq that answers for `corp.test`: each `name=address`, and nothing for other names.
 pub(crate) fn dns(names: &[(&str, &str)]) -> Peer {
     dns_on(&Loopback, names)
@@ -178,10 +200,19 @@ pub(crate) fn dns_on(machine: &impl Machine, names: &[(&str, &str)]) -> Peer {
 
 /// HAProxy that passes TCP on to this server (its name, address and options).
 pub(crate) fn haproxy(server: &str) -> Peer {
+    haproxy_in("tcp", server)
+}
+
+/// HAProxy that understands HTTP, in front of this backend.
+pub(crate) fn haproxy_http(backend: SocketAddr) -> Peer {
+    haproxy_in("http", &format!("server one {backend}"))
+}
+
+fn haproxy_in(mode: &str, server: &str) -> Peer {
     start(&Loopback, "haproxy", |directory, address| {
         let config = directory.join("haproxy.cfg");
         let text = format!(
-            "global\n maxconn 100\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n\
+            "global\n maxconn 100\ndefaults\n mode {mode}\n timeout connect 5s\n timeout client 60s\n\
              timeout server 60s\nfrontend device\n bind {address}\n default_backend gateway\n\
              backend gateway\n {server}\n"
         );

@@ -14,7 +14,7 @@ pub(crate) struct World {
     pub(crate) intranet: Peer,
     pub(crate) payroll: Peer,
     /// Answers for `corp.test`; ended with the world.
-    pub(crate) dns: Peer,
+    _dns: Peer,
     pub(crate) site: Site,
 }
 
@@ -62,7 +62,7 @@ impl World {
             gateway,
             intranet,
             payroll,
-            dns,
+            _dns: dns,
             site,
         }
     }
