@@ -79,7 +79,6 @@ fn a_refused_form_says_nothing_but_the_id() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table, one row for each slip")]
 fn a_form_that_nobody_sent_out_is_refused() {
     let world = World::new();
     let browser = Browser::new(&world, "alice");
@@ -274,7 +273,6 @@ const EVIL: [&str; 9] = [
 ];
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table, one row for each trick")]
 fn nothing_leads_a_login_to_another_site() {
     let world = World::new();
     let browser = Browser::new(&world, "alice");

@@ -95,7 +95,6 @@ async fn a_directory_takes_the_same_steps_for_every_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one story, command after command")]
 async fn an_operator_sees_sessions_and_ends_them() {
     let echo = echo().await;
     let world = World::build(&[echo], |_| String::new());
