@@ -159,6 +159,8 @@ pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
     inode: u64,
+    /// Ours: who made the file owns it.
+    uid: u32,
 }
 
 impl Socket {
@@ -179,11 +181,12 @@ impl Socket {
         }
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        let inode = fs::symlink_metadata(path)?.ino();
+        let file = fs::symlink_metadata(path)?;
         Ok(Self {
             listener,
             path: path.to_owned(),
-            inode,
+            inode: file.ino(),
+            uid: file.uid(),
         })
     }
 
@@ -197,7 +200,7 @@ impl Socket {
                 }
                 // One command at a time: operators are few, and a reload must not overtake another.
                 Ok((stream, _)) => {
-                    let answered = timeout(COMMAND_LIMIT, one(stream, &*operator)).await;
+                    let answered = timeout(COMMAND_LIMIT, one(stream, self.uid, &*operator)).await;
                     if let Ok(Err(error)) = answered {
                         debug!(%error, "a connection to the control socket failed");
                     }
@@ -216,9 +219,8 @@ impl Drop for Socket {
     }
 }
 
-async fn one(stream: UnixStream, operator: &impl Operator) -> io::Result<()> {
+async fn one(stream: UnixStream, own: u32, operator: &impl Operator) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
-    let own = fs::metadata("/proc/self")?.uid();
     let (read, mut write) = stream.into_split();
     let answer = if peer != own && peer != 0 {
         warn!(uid = peer, "refused on the control socket");

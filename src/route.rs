@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::config::App;
+use crate::config::{App, Authorization};
 
 /// The apps by host and path prefix.
 #[derive(Debug)]
@@ -32,6 +32,12 @@ impl Routes {
             .get(host)?
             .iter()
             .find(|app| covers(prefix(app), path))
+    }
+
+    /// An app of this host for which one has to log in, if there is one.
+    pub fn guarded(&self, host: &str) -> Option<&Arc<App>> {
+        let mut apps = self.hosts.get(host)?.iter();
+        apps.find(|app| app.authorization == Authorization::Gateway)
     }
 
     /// Whether any app has this host.

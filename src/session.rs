@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     device::DeviceToken,
-    usage::{Busy, Held, Limit, OpenTunnel, Usage},
+    usage::{Busy, Limit, OpenTunnel, Usage},
 };
 use self::{device::Devices, token::Tokens};
 use crate::{

@@ -17,7 +17,6 @@ pub struct Usage(Arc<Counters>);
 #[derive(Debug, Default)]
 struct Counters {
     tunnels: AtomicUsize,
-    held: AtomicUsize,
     busy: AtomicUsize,
     /// Tunnels that may be opened now, and when that was true.
     bucket: Mutex<Option<(f64, Instant)>>,
@@ -30,7 +29,7 @@ impl Usage {
     ///
     /// The limit that is reached. A refusal for too many at once takes nothing from the rate.
     pub fn open_tunnel(&self, limits: &config::Tunnel, now: Instant) -> Result<OpenTunnel, Limit> {
-        let place = take(&self.0.tunnels, 1, limits.max_per_session)
+        let place = take(&self.0.tunnels, limits.max_per_session)
             .then(|| OpenTunnel(Arc::clone(&self.0)))
             .ok_or(Limit::Tunnels(limits.max_per_session))?;
         if self.spend(limits.opens_per_second, now) {
@@ -38,17 +37,6 @@ impl Usage {
         } else {
             Err(Limit::Opens(limits.opens_per_second))
         }
-    }
-
-    /// Counts bytes held for this session, given back when the guard drops.
-    ///
-    /// # Errors
-    ///
-    /// When the session would hold more than `limit`.
-    pub fn hold(&self, bytes: usize, limit: usize) -> Result<Held, Limit> {
-        take(&self.0.held, bytes, limit)
-            .then(|| Held(Arc::clone(&self.0), bytes))
-            .ok_or(Limit::Held(limit))
     }
 
     /// Marks the session as busy, so that it is not idle, until the guard drops: hold it for as
@@ -82,10 +70,10 @@ impl Usage {
     }
 }
 
-fn take(counter: &AtomicUsize, amount: usize, limit: usize) -> bool {
+fn take(counter: &AtomicUsize, limit: usize) -> bool {
     counter
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-            taken.checked_add(amount).filter(|sum| *sum <= limit)
+            taken.checked_add(1).filter(|sum| *sum <= limit)
         })
         .is_ok()
 }
@@ -110,22 +98,9 @@ impl Drop for Busy {
     }
 }
 
-/// Bytes held, for as long as they are.
-#[derive(Debug)]
-pub struct Held(Arc<Counters>, usize);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
-
 /// A limit of a session that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Limit {
-    /// Bytes held.
-    #[error("the session holds {0} bytes already")]
-    Held(usize),
     /// Tunnels opened a second.
     #[error("the session opens more than {0} tunnels a second")]
     Opens(u32),
@@ -178,16 +153,5 @@ mod tests {
         assert_eq!((0..20).filter(|_| open(later)).count(), 5);
         let much_later = now + Duration::from_secs(1000);
         assert_eq!((0..20).filter(|_| open(much_later)).count(), 10);
-    }
-
-    #[test]
-    fn bytes_held_have_a_limit() {
-        let usage = Usage::default();
-        let held = usage.hold(60, 100).unwrap();
-
-        assert_eq!(usage.hold(41, 100).err(), Some(Limit::Held(100)));
-        usage.hold(usize::MAX, 100).unwrap_err();
-        drop(held);
-        usage.hold(100, 100).unwrap();
     }
 }

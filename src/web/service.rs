@@ -142,11 +142,16 @@ impl Service {
         if let Some(answer) = gateway.login.app_host(host, &head, record) {
             return Ok(answer?.into());
         }
-        let (app, path) = place::app(&gateway.routes, host, head.uri())?;
-        record.app = Some(Arc::clone(&app.name));
+        let routed = place::app(&gateway.routes, host, head.uri());
+        // Nobody learns which paths of a host lead to an app before logging in there.
+        let asks = match &routed {
+            Ok((app, _)) => Some(*app).filter(|app| app.authorization == Authorization::Gateway),
+            Err(Error::NoApp) => gateway.routes.guarded(host),
+            Err(_) => None,
+        };
         let mut session = None;
         let mut set_cookie = None;
-        if app.authorization == Authorization::Gateway {
+        if let Some(app) = asks {
             let login = &gateway.login;
             match login
                 .identify_app(&self.peer, head.headers(), host, record)
@@ -156,6 +161,8 @@ impl Service {
                 Err(why) => return Ok(login.ask_app(app, &head, &why, record).into()),
             }
         }
+        let (app, path) = routed?;
+        record.app = Some(Arc::clone(&app.name));
         let permit = gateway
             .policy
             .open(session.as_deref(), self.source(), app)?;

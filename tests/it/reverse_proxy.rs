@@ -91,6 +91,22 @@ fn an_app_that_no_policy_allows_looks_like_one_that_does_not_exist() {
 }
 
 #[test]
+fn nobody_learns_which_paths_exist_before_logging_in() {
+    let world = World::with(
+        "[app.deep]\nhost = \"store.apps.test\"\npath = \"/deep\"\npool = \"intranet\"\n",
+    );
+    let there = world.url("store.apps.test") + "/deep";
+    let nowhere = world.url("store.apps.test") + "/nowhere";
+    let credential = format!("bob:{BOB}");
+
+    let statuses = [&there, &nowhere].map(|url| world.curl(&[url]).status);
+    let denied = [&there, &nowhere].map(|url| world.curl(&["--user", &credential, url]).status);
+
+    assert_eq!(statuses, [401, 401]);
+    assert_eq!(denied, [403, 403]);
+}
+
+#[test]
 fn an_unknown_host_is_421() {
     let world = World::new();
 
