@@ -76,15 +76,16 @@ class Connection:
         """Sends all, within the gateway's windows."""
         data = memoryview(data)
         while len(data):
+            assert self.streams[number].reset is None, "the gateway reset the stream"
             room = min(self.h2.local_flow_control_window(number), self.h2.max_outbound_frame_size)
             if room == 0:
-                assert self.streams[number].reset is None, "the gateway reset the stream"
                 self.pump()
                 continue
             self.h2.send_data(number, bytes(data[:room]))
             data = data[room:]
             self.flush()
         if end:
+            assert self.streams[number].reset is None, "the gateway reset the stream"
             self.h2.end_stream(number)
             self.flush()
 
