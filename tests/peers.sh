@@ -8,7 +8,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # program:package:what the tests use it for
 BUILD="
 cc:gcc libc6-dev:C and assembly of the crypto library
-cmake:cmake:the same, where no ready-made build fits
+cmake:cmake:zlib-ng, which pingora brings
 "
 RUN="
 curl:curl:the commands that the demo prints
