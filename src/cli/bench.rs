@@ -14,8 +14,7 @@ use crate::{
     bench::{
         self,
         job::{Job, Ready},
-        load,
-        origin::Origin,
+        load, origin,
     },
     shutdown::Tasks,
 };
@@ -43,34 +42,35 @@ enum Helper {
 
 pub(super) fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     match &options.helper {
-        Helper::Origin => origin(),
+        Helper::Origin => serve(),
         Helper::Load { job } => work(&serde_json::from_str(job)?),
     }
 }
 
-fn origin() -> Result<ExitCode, Box<dyn Error>> {
+fn serve() -> Result<ExitCode, Box<dyn Error>> {
     bench::raise_descriptors()?;
-    helper_runtime()?.block_on(async {
-        let origin = Origin::start().await?;
-        say(&origin.addresses())?;
-        end_of_input(&Tasks::new()).await;
+    runtime()?.block_on(async {
+        let tasks = Tasks::new();
+        say(&origin::serve(&tasks).await?)?;
+        end_of_input(&tasks).await;
         Ok(ExitCode::SUCCESS)
     })
 }
 
 fn work(job: &Job) -> Result<ExitCode, Box<dyn Error>> {
     bench::raise_descriptors()?;
-    helper_runtime()?.block_on(async {
+    runtime()?.block_on(async {
         let tasks = Tasks::new();
         let ready = |ready| say(&Ready { ready });
-        let outcome = load::run(job, &tasks, ready, end_of_input(&tasks)).await?;
-        say(&outcome)?;
+        let done = load::run(job, &tasks, ready, end_of_input(&tasks)).await?;
+        // Its connections are still open.
+        say(&done.outcome)?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// One thread: helpers share the cores that the gateway is kept from.
-fn helper_runtime() -> io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
