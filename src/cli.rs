@@ -50,8 +50,7 @@ enum Command {
     Check(check::Options),
     /// Run the gateway and everything around it on loopback; nothing to configure
     Demo(demo::Options),
-    /// Measure this machine and the gateway on it
-    #[command(hide = true)]
+    /// Measure what the gateway costs on this machine, alone or beside others
     Bench(bench::Options),
     /// Turn a password from standard input into a line for a user file
     HashPassword,

@@ -111,7 +111,7 @@ impl Run<'_> {
             }
         }
         drop(running);
-        for (name, value) in floor::alone(shape)? {
+        if let Some((name, value)) = floor::alone(shape)? {
             self.entry(name, Role::Floor).samples.push(Sample::of(value));
         }
         Ok(())

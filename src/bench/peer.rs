@@ -193,7 +193,7 @@ pub(super) fn version(program: &Path, arguments: &[String]) -> String {
 
 /// Why a peer cannot be measured.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// A template names what has no value.
     #[error("a template names {{{{{0}}}}}, which has no value")]
     Name(String),

@@ -1,6 +1,6 @@
 //! What is measured: one row for each kind of work, with its unit and its goal.
 
-use super::job::{Cipher, Group, Protocol, Work};
+use super::job::{Cipher, Generator, Group, Protocol, Work};
 
 /// One line of the results.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ pub(super) enum Kind {
     /// The gateway alone, over growing numbers.
     Growth(Growth),
     /// The gateway alone, with another's generator beside ours.
-    Check(Shape, super::job::Generator),
+    Check(Shape, Generator),
 }
 
 /// The load of a row.
@@ -227,9 +227,6 @@ const fn row(
     }
 }
 
-use self::Kind::{Check, Growth as Curve, Idle, Load, Micro as Stage, Start};
-use super::job::Generator::{H2load, Wrk};
-
 const REQUEST: Unit = Unit::Micros("request");
 const HANDSHAKE: Unit = Unit::Micros("handshake");
 const TRIP: Unit = Unit::Micros("round trip");
@@ -238,37 +235,37 @@ const GIB: Unit = Unit::SecondsPerGib;
 /// Every row, in the order of the tables.
 #[rustfmt::skip]
 pub(super) static ROWS: &[Row] = &[
-    row("h1", "HTTP/1.1 request", REQUEST, ratio(0.90, 0.70), Load(REQUESTS)),
-    row("h2", "HTTP/2 request", REQUEST, ratio(1.00, 0.80), Load(H2)),
-    row("handshake-p256", "handshake, P-256", HANDSHAKE, ratio(0.75, 0.50), Load(HANDSHAKES)),
-    row("handshake-rsa", "handshake, RSA-2048", HANDSHAKE, ratio(0.80, 0.70), Load(Shape { rsa: true, ..HANDSHAKES })),
-    row("handshake-mlkem", "handshake, X25519MLKEM768", HANDSHAKE, None, Load(Shape { group: Some(Group::X25519mlkem768), ..HANDSHAKES })),
-    row("handshake-resumed", "handshake, resumed", HANDSHAKE, ratio(0.65, 0.50), Load(Shape { work: Work::Resumptions, ..HANDSHAKES })),
-    row("new", "connection, one request, close", Unit::Micros("connection"), ratio(0.75, 0.50), Load(Shape { work: Work::New, ..HANDSHAKES })),
-    row("bulk-aes128", "bulk, AES-128-GCM", GIB, ratio(1.00, 0.65), Load(BULK)),
-    row("bulk-aes256", "bulk, AES-256-GCM", GIB, ratio(1.00, 0.65), Load(Shape { cipher: Some(Cipher::Aes256), ..BULK })),
-    row("bulk-chacha", "bulk, ChaCha20-Poly1305", GIB, ratio(1.00, 0.65), Load(Shape { cipher: Some(Cipher::Chacha20), ..BULK })),
-    row("tunnel-h1-down", "tunnel over h1, down", GIB, ratio(0.80, 0.50), Load(DOWN)),
-    row("tunnel-h1-up", "tunnel over h1, up", GIB, ratio(0.80, 0.50), Load(UP)),
-    row("tunnel-h2-down", "tunnel over h2, down", GIB, ratio(1.00, 0.65), Load(Shape { protocol: Protocol::H2, ..DOWN })),
-    row("tunnel-h2-up", "tunnel over h2, up", GIB, ratio(1.00, 0.65), Load(Shape { protocol: Protocol::H2, ..UP })),
-    row("pingpong-64", "64 bytes and back, 64 tunnels", TRIP, ratio(0.75, 0.65), Load(PINGPONG)),
-    row("pingpong-1000", "64 bytes and back, 1,000 tunnels", TRIP, ratio(0.75, 0.65), Load(Shape { connections: 1000, ..PINGPONG })),
-    row("idle-h1", "idle HTTP/1.1 connection", Unit::Kib, ratio(0.80, 0.67), Idle(IDLE)),
-    row("idle-tunnel", "idle tunnel", Unit::Kib, value(16.0, 11.0), Idle(Shape { tunnel: Some(Service::Echo), ..IDLE })),
-    row("idle-h2", "idle HTTP/2 connection", Unit::Kib, None, Idle(Shape { protocol: Protocol::H2, ..IDLE })),
-    row("start", "memory at start", Unit::Mib, value(20.0, 12.0), Start),
-    row("policy-first", "policy decision, first time", Unit::Micros("decision"), None, Stage(Micro::PolicyFirst)),
-    row("policy-again", "policy decision, remembered", Unit::Micros("decision"), None, Stage(Micro::PolicyAgain)),
-    row("session", "session look-up", Unit::Micros("look-up"), None, Stage(Micro::Session)),
-    row("route", "route look-up", Unit::Micros("look-up"), None, Stage(Micro::Route)),
-    row("pick", "pick of a node", Unit::Micros("pick"), None, Stage(Micro::Pick)),
-    row("growth-connections", "a request, by connections", REQUEST, ratio(1.30, 1.30), Curve(Growth::Connections)),
-    row("growth-routes", "a request, by routes", REQUEST, ratio(1.30, 1.30), Curve(Growth::Routes)),
-    row("growth-sessions", "a look-up, by sessions", Unit::Micros("look-up"), ratio(1.30, 1.30), Curve(Growth::Sessions)),
-    row("check-wrk", "HTTP/1.1 request, by wrk", REQUEST, None, Check(REQUESTS, Wrk)),
-    row("check-h2load", "HTTP/2 request, by h2load", REQUEST, None, Check(H2, H2load)),
-    row("check-curl", "bulk, by curl", GIB, None, Check(BULK, super::job::Generator::Curl)),
+    row("h1", "HTTP/1.1 request", REQUEST, ratio(0.90, 0.70), Kind::Load(REQUESTS)),
+    row("h2", "HTTP/2 request", REQUEST, ratio(1.00, 0.80), Kind::Load(H2)),
+    row("handshake-p256", "handshake, P-256", HANDSHAKE, ratio(0.75, 0.50), Kind::Load(HANDSHAKES)),
+    row("handshake-rsa", "handshake, RSA-2048", HANDSHAKE, ratio(0.80, 0.70), Kind::Load(Shape { rsa: true, ..HANDSHAKES })),
+    row("handshake-mlkem", "handshake, X25519MLKEM768", HANDSHAKE, None, Kind::Load(Shape { group: Some(Group::X25519mlkem768), ..HANDSHAKES })),
+    row("handshake-resumed", "handshake, resumed", HANDSHAKE, ratio(0.65, 0.50), Kind::Load(Shape { work: Work::Resumptions, ..HANDSHAKES })),
+    row("new", "connection, one request, close", Unit::Micros("connection"), ratio(0.75, 0.50), Kind::Load(Shape { work: Work::New, ..HANDSHAKES })),
+    row("bulk-aes128", "bulk, AES-128-GCM", GIB, ratio(1.00, 0.65), Kind::Load(BULK)),
+    row("bulk-aes256", "bulk, AES-256-GCM", GIB, ratio(1.00, 0.65), Kind::Load(Shape { cipher: Some(Cipher::Aes256), ..BULK })),
+    row("bulk-chacha", "bulk, ChaCha20-Poly1305", GIB, ratio(1.00, 0.65), Kind::Load(Shape { cipher: Some(Cipher::Chacha20), ..BULK })),
+    row("tunnel-h1-down", "tunnel over h1, down", GIB, ratio(0.80, 0.50), Kind::Load(DOWN)),
+    row("tunnel-h1-up", "tunnel over h1, up", GIB, ratio(0.80, 0.50), Kind::Load(UP)),
+    row("tunnel-h2-down", "tunnel over h2, down", GIB, ratio(1.00, 0.65), Kind::Load(Shape { protocol: Protocol::H2, ..DOWN })),
+    row("tunnel-h2-up", "tunnel over h2, up", GIB, ratio(1.00, 0.65), Kind::Load(Shape { protocol: Protocol::H2, ..UP })),
+    row("pingpong-64", "64 bytes and back, 64 tunnels", TRIP, ratio(0.75, 0.65), Kind::Load(PINGPONG)),
+    row("pingpong-1000", "64 bytes and back, 1,000 tunnels", TRIP, ratio(0.75, 0.65), Kind::Load(Shape { connections: 1000, ..PINGPONG })),
+    row("idle-h1", "idle HTTP/1.1 connection", Unit::Kib, ratio(0.80, 0.67), Kind::Idle(IDLE)),
+    row("idle-tunnel", "idle tunnel", Unit::Kib, value(16.0, 11.0), Kind::Idle(Shape { tunnel: Some(Service::Echo), ..IDLE })),
+    row("idle-h2", "idle HTTP/2 connection", Unit::Kib, None, Kind::Idle(Shape { protocol: Protocol::H2, ..IDLE })),
+    row("start", "memory at start", Unit::Mib, value(20.0, 12.0), Kind::Start),
+    row("policy-first", "policy decision, first time", Unit::Micros("decision"), None, Kind::Micro(Micro::PolicyFirst)),
+    row("policy-again", "policy decision, remembered", Unit::Micros("decision"), None, Kind::Micro(Micro::PolicyAgain)),
+    row("session", "session look-up", Unit::Micros("look-up"), None, Kind::Micro(Micro::Session)),
+    row("route", "route look-up", Unit::Micros("look-up"), None, Kind::Micro(Micro::Route)),
+    row("pick", "pick of a node", Unit::Micros("pick"), None, Kind::Micro(Micro::Pick)),
+    row("growth-connections", "a request, by connections", REQUEST, ratio(1.30, 1.30), Kind::Growth(Growth::Connections)),
+    row("growth-routes", "a request, by routes", REQUEST, ratio(1.30, 1.30), Kind::Growth(Growth::Routes)),
+    row("growth-sessions", "a look-up, by sessions", Unit::Micros("look-up"), ratio(1.30, 1.30), Kind::Growth(Growth::Sessions)),
+    row("check-wrk", "HTTP/1.1 request, by wrk", REQUEST, None, Kind::Check(REQUESTS, Generator::Wrk)),
+    row("check-h2load", "HTTP/2 request, by h2load", REQUEST, None, Kind::Check(H2, Generator::H2load)),
+    row("check-curl", "bulk, by curl", GIB, None, Kind::Check(BULK, Generator::Curl)),
 ];
 
 #[cfg(test)]

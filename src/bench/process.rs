@@ -18,7 +18,7 @@ use crate::clock;
 
 /// Every program that runs, so that Ctrl-C can end them all.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Running(Arc<Mutex<State>>);
+pub(crate) struct Running(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {

@@ -219,7 +219,7 @@ when { resource.host == "payroll.corp.test" };
 
 /// Why there is no site.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// A certificate cannot be made.
     #[error("making a certificate")]
     Certificate(#[from] rcgen::Error),
