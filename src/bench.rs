@@ -149,7 +149,10 @@ struct Lines<F> {
 impl<F: FnMut(&str)> Progress for Lines<F> {
     fn measured(&mut self, row: &Row, round: &str, name: &str, figure: &str) {
         let at = format!("[{}/{}]", self.done, self.rows);
-        (self.said)(&format!("{at:7} {:18} {round:10} {name:18} {figure}", row.id));
+        (self.said)(&format!(
+            "{at:7} {:18} {round:10} {name:18} {figure}",
+            row.id
+        ));
     }
 }
 

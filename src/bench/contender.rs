@@ -91,8 +91,7 @@ impl Program {
         let answers = || ports.values().all(|port| TcpStream::connect(port).is_ok());
         process.wait_until(answers).map_err(|source| {
             let said = fs::read_to_string(folder.join(ERRORS)).unwrap_or_default();
-            let said = said.lines().next_back().unwrap_or_default();
-            io::Error::new(source.kind(), format!("{source} {said}"))
+            io::Error::new(source.kind(), format!("{source}: {}", said.trim()))
         })?;
         let at_start = accounting::resident(process.id())?;
         let mut contender = Contender {
@@ -222,7 +221,9 @@ fn other(
     // It may have given up root by the time that it writes.
     fs::set_permissions(&log, fs::Permissions::from_mode(0o666))?;
     let (mut values, ports) = values(peer, field, origin, folder)?;
-    let text = peer.configuration(&values, logging).map_err(io::Error::other)?;
+    let text = peer
+        .configuration(&values, logging)
+        .map_err(io::Error::other)?;
     // Envoy looks at the end of the name.
     let config = folder.join("config.yaml");
     fs::write(&config, text)?;

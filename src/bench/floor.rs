@@ -145,10 +145,7 @@ impl Pair {
         })
     }
 
-    fn stream(
-        &self,
-        mut block: impl FnMut(&mut Stopwatch) -> io::Result<()>,
-    ) -> io::Result<f64> {
+    fn stream(&self, mut block: impl FnMut(&mut Stopwatch) -> io::Result<()>) -> io::Result<f64> {
         let mut watch = Stopwatch::default();
         let (mut blocks, end) = (0.0, clock::now() + LONG_ENOUGH);
         while clock::now() < end {
@@ -227,7 +224,9 @@ mod tests {
     #[test]
     fn every_row_of_handshakes_and_bulk_has_a_floor() {
         for row in ROWS {
-            let Kind::Load(shape) = row.kind else { continue };
+            let Kind::Load(shape) = row.kind else {
+                continue;
+            };
             let floor = alone(&shape).unwrap();
             let bulk = row.id.starts_with("bulk") || row.id.starts_with("tunnel");
             assert_eq!(floor.is_some(), bulk || row.id.starts_with("handshake"));

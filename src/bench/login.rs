@@ -21,10 +21,7 @@ pub(super) struct Browser {
 
 impl Browser {
     /// With nothing but trust.
-    pub(super) fn new(
-        roots: RootCertStore,
-        address: SocketAddr,
-    ) -> Result<Self, rustls::Error> {
+    pub(super) fn new(roots: RootCertStore, address: SocketAddr) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -43,12 +40,7 @@ impl Browser {
     /// # Errors
     ///
     /// When it does not get that far.
-    pub(super) fn log_in(
-        &mut self,
-        app: &str,
-        user: &str,
-        password: &str,
-    ) -> io::Result<String> {
+    pub(super) fn log_in(&mut self, app: &str, user: &str, password: &str) -> io::Result<String> {
         let mut at = (app.to_owned(), "/1k".to_owned());
         let mut form = None;
         for _step in 0..STEPS {
@@ -77,7 +69,9 @@ impl Browser {
 
     fn cookie(&self, host: &str) -> io::Result<String> {
         let pairs = self.cookies.get(host).into_iter().flatten();
-        let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> = pairs
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         if pairs.is_empty() {
             return Err(io::Error::other("the login gave no cookie"));
         }
@@ -196,8 +190,14 @@ mod tests {
 
         let answer = Answer::parse(text).unwrap();
 
-        assert_eq!((answer.status, answer.location.as_deref()), (303, Some("/")));
-        assert_eq!((answer.cookies, &*answer.body), (vec!["a=b; Path=/".to_owned()], "x"));
+        assert_eq!(
+            (answer.status, answer.location.as_deref()),
+            (303, Some("/"))
+        );
+        assert_eq!(
+            (answer.cookies, &*answer.body),
+            (vec!["a=b; Path=/".to_owned()], "x")
+        );
         assert!(Answer::parse("hello").is_err());
     }
 }

@@ -112,7 +112,9 @@ impl Run<'_> {
         }
         drop(running);
         if let Some((name, value)) = floor::alone(shape)? {
-            self.entry(name, Role::Floor).samples.push(Sample::of(value));
+            self.entry(name, Role::Floor)
+                .samples
+                .push(Sample::of(value));
         }
         Ok(())
     }
@@ -344,7 +346,10 @@ fn good(outcome: &Outcome) -> io::Result<()> {
         return Ok(());
     }
     let first = outcome.first_error.as_deref().unwrap_or("nothing was done");
-    Err(io::Error::other(format!("{} errors: {first}", outcome.errors)))
+    Err(io::Error::other(format!(
+        "{} errors: {first}",
+        outcome.errors
+    )))
 }
 
 /// CPU time in a row's unit.
@@ -358,7 +363,11 @@ fn each(unit: Unit, used: Duration, units: u64) -> f64 {
 /// Units in a second on the wall; GiB where bytes are counted.
 fn rate(unit: Unit, outcome: &Outcome) -> f64 {
     let rate = float(outcome.units) / outcome.seconds.max(1e-9);
-    if unit == Unit::SecondsPerGib { rate / GIB } else { rate }
+    if unit == Unit::SecondsPerGib {
+        rate / GIB
+    } else {
+        rate
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

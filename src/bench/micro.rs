@@ -85,18 +85,27 @@ fn policy(first: bool) -> io::Result<f64> {
             session: &session,
             identity: &identity,
         };
-        policy.judge_as(principal, SOURCE, black_box(&target)).is_ok()
+        policy
+            .judge_as(principal, SOURCE, black_box(&target))
+            .is_ok()
     }))
 }
 
 fn route() -> io::Result<f64> {
     let routes = Routes::new(&config()?.apps);
-    Ok(each(|| routes.find(black_box("apps.example.com"), black_box("/Citrix/Web")).is_some()))
+    Ok(each(|| {
+        routes
+            .find(black_box("apps.example.com"), black_box("/Citrix/Web"))
+            .is_some()
+    }))
 }
 
 fn pick() -> io::Result<f64> {
     let config = config()?;
-    let pool = config.pools.values().find(|pool| &*pool.name == "xenmobile");
+    let pool = config
+        .pools
+        .values()
+        .find(|pool| &*pool.name == "xenmobile");
     let pool = pool.ok_or_else(|| io::Error::other("the example has lost its pool"))?;
     let pool = Pool::new(Arc::clone(pool));
     let now = clock::now();

@@ -90,8 +90,8 @@ impl Peer {
             source: Box::new(source),
         })?;
         let file = path.with_file_name(&about.template);
-        let template = fs::read_to_string(&file)
-            .map_err(|source| Error::Read { path: file, source })?;
+        let template =
+            fs::read_to_string(&file).map_err(|source| Error::Read { path: file, source })?;
         let Some(program) = find(&about.program) else {
             return Ok((about, None));
         };
@@ -251,14 +251,20 @@ mod tests {
     fn a_name_without_a_value_is_a_mistake() {
         let error = fill("{{b}}", &values()).unwrap_err();
 
-        assert_eq!(error.to_string(), "a template names {{b}}, which has no value");
+        assert_eq!(
+            error.to_string(),
+            "a template names {{b}}, which has no value"
+        );
     }
 
     #[test]
     fn lines_of_the_log_are_there_with_the_log_alone() {
         let peer = peer("x {{a}}\n{{log}}log on\n{{quiet}}log off\n", "");
 
-        assert_eq!(peer.configuration(&values(), true).unwrap(), "x 1\nlog on\n");
+        assert_eq!(
+            peer.configuration(&values(), true).unwrap(),
+            "x 1\nlog on\n"
+        );
         assert_eq!(
             peer.configuration(&values(), false).unwrap(),
             "x 1\nlog off\n"
@@ -284,9 +290,16 @@ mod tests {
         let mut found = 0;
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
                 let (about, _installed) = Peer::load(&path).unwrap();
-                let known = |work: &String| super::super::plan::ROWS.iter().any(|row| begins(row.id, work));
+                let known = |work: &String| {
+                    super::super::plan::ROWS
+                        .iter()
+                        .any(|row| begins(row.id, work))
+                };
                 assert!(about.ports.values().flatten().all(known), "{}", about.name);
                 found += 1;
             }

@@ -134,7 +134,10 @@ pub(super) fn select(names: &[String]) -> Result<Vec<&'static Row>, String> {
     for name in names {
         if !ROWS.iter().any(|row| begins(&row, name)) {
             let known: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
-            return Err(format!("there is no work {name}; there are {}", known.join(" ")));
+            return Err(format!(
+                "there is no work {name}; there are {}",
+                known.join(" ")
+            ));
         }
     }
     let chosen = |row: &&Row| names.is_empty() || names.iter().any(|name| begins(row, name));
@@ -280,7 +283,10 @@ mod tests {
     #[test]
     fn a_name_or_the_beginning_of_one_chooses_rows() {
         assert_eq!(ids(&["h1"]).unwrap(), ["h1"]);
-        assert_eq!(ids(&["bulk", "h2"]).unwrap(), ["h2", "bulk-aes128", "bulk-aes256", "bulk-chacha"]);
+        assert_eq!(
+            ids(&["bulk", "h2"]).unwrap(),
+            ["h2", "bulk-aes128", "bulk-aes256", "bulk-chacha"]
+        );
         assert_eq!(ids(&[]).unwrap().len(), ROWS.len());
     }
 

@@ -177,7 +177,10 @@ impl Cores {
         let half = half.clamp(1, all.len().saturating_sub(1).max(1));
         let measured = all.iter().copied().take(half).collect();
         let rest: Vec<usize> = all.iter().copied().skip(half).collect();
-        Ok((Self(measured), Self(if rest.is_empty() { all } else { rest })))
+        Ok((
+            Self(measured),
+            Self(if rest.is_empty() { all } else { rest }),
+        ))
     }
 
     /// How many.

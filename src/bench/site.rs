@@ -121,9 +121,7 @@ impl Site {
             echo,
         } = origin;
         let more: String = (1..apps)
-            .map(|n| {
-                format!("[app.a{n}]\nhost = \"a{n}.apps.ravelin.test\"\npool = \"origin\"\n")
-            })
+            .map(|n| format!("[app.a{n}]\nhost = \"a{n}.apps.ravelin.test\"\npool = \"origin\"\n"))
             .collect();
         let text = format!(
             r#"host = "{GATEWAY}"
@@ -152,7 +150,6 @@ idle = "10min"
 [login]
 directories = ["people"]
 browser_token = "2h"
-basic_memory = "2h"
 
 [directory.people]
 type = "users"

@@ -14,6 +14,7 @@
 )]
 
 mod attack;
+mod bench;
 mod browser;
 mod connect;
 mod demo;

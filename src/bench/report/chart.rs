@@ -78,7 +78,11 @@ fn bar(line: &Line, top: usize) -> String {
          <tspan class=\"dim\">of {} {}</tspan></text>",
         top + 15,
         escape(peer),
-        line.peers.get(peer).copied().map(figure).unwrap_or_default(),
+        line.peers
+            .get(peer)
+            .copied()
+            .map(figure)
+            .unwrap_or_default(),
     );
     bar
 }
@@ -89,7 +93,9 @@ fn wide(ratio: f64) -> f64 {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 const WIDTH: usize = 860;

@@ -59,10 +59,18 @@ fn head(report: &Report) -> String {
 
 fn compared(line: &Line) -> String {
     let best = line.best_peer.as_deref();
-    let others = line.peers.iter().filter(|(name, _)| Some(name.as_str()) != best);
-    let others = others.chain(&line.bounds).map(|(name, value)| named(line, name, *value));
+    let others = line
+        .peers
+        .iter()
+        .filter(|(name, _)| Some(name.as_str()) != best);
+    let others = others
+        .chain(&line.bounds)
+        .map(|(name, value)| named(line, name, *value));
     let others: Vec<String> = others.collect();
-    let floor = line.floor.iter().map(|(name, value)| named(line, name, *value));
+    let floor = line
+        .floor
+        .iter()
+        .map(|(name, value)| named(line, name, *value));
     let floor: Vec<String> = floor.collect();
     let best = best.and_then(|name| Some(named(line, name, *line.peers.get(name)?)));
     let goal = line.goal.as_ref();
@@ -74,9 +82,13 @@ fn compared(line: &Line) -> String {
     let cells = [
         format!("`{}` {}", line.work, line.title),
         line.unit.clone(),
-        line.ravelin.map(|value| named(line, "ravelin", value)).unwrap_or_default(),
+        line.ravelin
+            .map(|value| named(line, "ravelin", value))
+            .unwrap_or_default(),
         best.unwrap_or_default(),
-        line.ratio.map(|ratio| format!("**{ratio:.2}**")).unwrap_or_default(),
+        line.ratio
+            .map(|ratio| format!("**{ratio:.2}**"))
+            .unwrap_or_default(),
         limit(|goal| goal.at_least),
         limit(|goal| goal.aim),
         met(goal).to_owned(),
@@ -92,9 +104,12 @@ fn on_the_wall(line: &Line) -> String {
         return String::new();
     }
     let rates = line.per_second.iter();
-    let rates: Vec<String> = rates.map(|(name, rate)| format!("{name} {}", figure(*rate))).collect();
+    let rates: Vec<String> = rates
+        .map(|(name, rate)| format!("{name} {}", figure(*rate)))
+        .collect();
     let times = line.latency_us.iter();
-    let times = times.map(|(name, [p50, p99])| format!("{name} {}, {}", figure(*p50), figure(*p99)));
+    let times =
+        times.map(|(name, [p50, p99])| format!("{name} {}, {}", figure(*p50), figure(*p99)));
     let times: Vec<String> = times.collect();
     let negotiated = [&line.cipher, &line.group].map(|part| part.clone().unwrap_or_default());
     row(&[
@@ -106,9 +121,20 @@ fn on_the_wall(line: &Line) -> String {
 }
 
 fn curve(line: &Line) -> String {
-    let numbers: Vec<String> = line.points.iter().map(|point| super::grouped(count(point.number))).collect();
-    let values: Vec<String> = line.points.iter().map(|point| figure(point.value)).collect();
-    let rise = line.ratio.map(|ratio| format!("**{ratio:.2}**")).unwrap_or_default();
+    let numbers: Vec<String> = line
+        .points
+        .iter()
+        .map(|point| super::grouped(count(point.number)))
+        .collect();
+    let values: Vec<String> = line
+        .points
+        .iter()
+        .map(|point| figure(point.value))
+        .collect();
+    let rise = line
+        .ratio
+        .map(|ratio| format!("**{ratio:.2}**"))
+        .unwrap_or_default();
     let rule = " --- |".repeat(numbers.len() + 3);
     format!(
         "\n| {} | {} | rise | met |\n|{rule}\n| `{}` {} | {} | {rise} | {} |\n",
@@ -128,7 +154,11 @@ fn count(number: usize) -> f64 {
 
 fn named(line: &Line, name: &str, value: f64) -> String {
     let own = name == "ravelin";
-    let mut text = if own { figure(value) } else { format!("{name} {}", figure(value)) };
+    let mut text = if own {
+        figure(value)
+    } else {
+        format!("{name} {}", figure(value))
+    };
     if let Some([least, greatest]) = line.spread.get(name)
         && least < greatest
     {

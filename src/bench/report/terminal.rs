@@ -21,7 +21,9 @@ pub(super) fn table(report: &Report) -> String {
         machine.load,
         report.rounds,
         report.seconds,
-        row(["work", "unit", "ravelin", "best", "peer", "ratio", "goal", "met", "err"]),
+        row([
+            "work", "unit", "ravelin", "best", "peer", "ratio", "goal", "met", "err"
+        ]),
     );
     // The line of the machine may be as long as the machine's names.
     text = text.lines().map(|line| cut(line, 80) + "\n").collect();
@@ -44,18 +46,26 @@ pub(super) fn table(report: &Report) -> String {
 }
 
 fn cells(line: &Line) -> [String; 9] {
-    let best = line.best_peer.as_ref().and_then(|name| line.peers.get(name));
+    let best = line
+        .best_peer
+        .as_ref()
+        .and_then(|name| line.peers.get(name));
     let goal = line.goal.as_ref();
     [
         line.work.to_owned(),
-        line.unit.split(['/', ' ']).next().map_or_else(String::new, |unit| match unit {
-            "s" => "s/GiB".to_owned(),
-            unit => unit.to_owned(),
-        }),
+        line.unit
+            .split(['/', ' '])
+            .next()
+            .map_or_else(String::new, |unit| match unit {
+                "s" => "s/GiB".to_owned(),
+                unit => unit.to_owned(),
+            }),
         line.ravelin.map(figure).unwrap_or_default(),
         best.copied().map(figure).unwrap_or_default(),
         line.best_peer.clone().unwrap_or_default(),
-        line.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+        line.ratio
+            .map(|ratio| format!("{ratio:.2}"))
+            .unwrap_or_default(),
         goal.map(|goal| figure(goal.at_least)).unwrap_or_default(),
         met(goal).to_owned(),
         line.errors.to_string(),
