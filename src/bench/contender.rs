@@ -128,7 +128,8 @@ pub(super) struct Contender {
     cookie: Option<String>,
     authorization: String,
     trust: PathBuf,
-    origin: Addresses,
+    /// The origin that it leads to.
+    pub(super) origin: Addresses,
 }
 
 impl Contender {
@@ -168,7 +169,14 @@ impl Contender {
         };
         let path = match shape.work {
             Work::Download => format!("/bytes/{BODY}"),
-            _small => "/1k".to_owned(),
+            Work::Requests
+            | Work::Handshakes
+            | Work::Resumptions
+            | Work::New
+            | Work::TunnelDownload
+            | Work::TunnelUpload
+            | Work::PingPong
+            | Work::Idle => "/1k".to_owned(),
         };
         Ok(Target {
             address: self.at(name)?,

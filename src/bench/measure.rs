@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use serde::Deserialize;
+
 use super::{
     accounting,
     contender::{Contender, Field, Lines, Program, origin, spoken_to},
@@ -110,6 +112,9 @@ impl Run<'_> {
                 self.note_of(program, round, sample);
             }
         }
+        if shape.work == Work::PingPong {
+            self.direct(shape, &running)?;
+        }
         drop(running);
         if let Some((name, value)) = floor::alone(shape)? {
             self.entry(name, Role::Floor)
@@ -119,10 +124,31 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The same load without anybody between it and the origin: only its times count.
+    fn direct(&mut self, shape: &Shape, running: &[(&Program, Contender)]) -> io::Result<()> {
+        let Some((_program, contender)) = running.first() else {
+            return Ok(());
+        };
+        for round in 1..=self.effort.rounds {
+            let mut job = job(contender, self.row.id, shape, "", self.effort.seconds)?;
+            job.target.address = contender.origin.echo;
+            job.target.tls = None;
+            job.target.connect = None;
+            let sample = self.drive(contender, &job);
+            self.note_as(
+                "direct".to_owned(),
+                Role::Direct,
+                &round.to_string(),
+                sample,
+            );
+        }
+        Ok(())
+    }
+
     /// One job against one contender, and the CPU that it took for each unit.
     fn drive(&self, contender: &Contender, job: &Job) -> io::Result<Sample> {
         let (mut process, mut lines) = self.generator(job)?;
-        let _ready: Ready = lines.next()?;
+        ready(lines.next()?)?;
         let before = accounting::cpu(contender.process.id())?;
         let outcome: Outcome = lines.next()?;
         let after = accounting::cpu(contender.process.id())?;
@@ -173,7 +199,7 @@ impl Run<'_> {
         let id = contender.process.id();
         let before = accounting::proportional(id)?;
         let (mut process, mut lines) = self.generator(&job)?;
-        let Ready { ready } = lines.next()?;
+        let ready = ready(lines.next()?)?;
         std::thread::sleep(SETTLE);
         let after = accounting::proportional(id)?;
         drop(process.child.stdin.take());
@@ -221,7 +247,9 @@ impl Run<'_> {
                 let sample = self.drive(&contender, &job);
                 let (name, role) = match by {
                     Generator::Ravelin => ("ravelin".to_owned(), Role::Gateway),
-                    other => (format!("by {}", word(&other)?), Role::Peer),
+                    Generator::Wrk | Generator::H2load | Generator::Curl | Generator::Iperf3 => {
+                        (format!("by {}", word(&by)?), Role::Peer)
+                    }
                 };
                 self.note_as(name, role, &round.to_string(), sample);
             }
@@ -291,6 +319,7 @@ impl Run<'_> {
 
     fn note_as(&mut self, name: String, role: Role, round: &str, sample: io::Result<Sample>) {
         let figure = match &sample {
+            Ok(_times) if role == Role::Direct => "measured".to_owned(),
             Ok(sample) => format!("{:.2} {}", sample.value, self.row.unit.text()),
             Err(error) => format!("no figure: {error}"),
         };
@@ -335,9 +364,33 @@ fn job(
         // Each connection that closes blocks its port for a minute.
         sources: match shape.work {
             Work::Handshakes | Work::Resumptions | Work::New => 16,
-            _kept => 1,
+            Work::Requests
+            | Work::Download
+            | Work::TunnelDownload
+            | Work::TunnelUpload
+            | Work::PingPong
+            | Work::Idle => 1,
         },
     })
+}
+
+/// What a generator says first: it has an outcome at once when its connections do not open.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Ready(Ready),
+    Outcome(Box<Outcome>),
+}
+
+/// How many connections are open.
+fn ready(said: Said) -> io::Result<usize> {
+    match said {
+        Said::Ready(Ready { ready }) => Ok(ready),
+        Said::Outcome(outcome) => {
+            good(&outcome)?;
+            Err(io::Error::other("the load was over before it began"))
+        }
+    }
 }
 
 /// A run with errors is no run.

@@ -177,7 +177,7 @@ pub(super) fn find(program: &Path) -> Option<PathBuf> {
     folders.find_map(|folder| fs::canonicalize(folder.join(program)).ok())
 }
 
-/// The first line with a digit that a program prints when asked for its version.
+/// The first line with a digit that a program prints when asked for its version, without its path.
 pub(super) fn version(program: &Path, arguments: &[String]) -> String {
     let output = Command::new(program)
         .args(arguments)
@@ -187,8 +187,10 @@ pub(super) fn version(program: &Path, arguments: &[String]) -> String {
         |error: io::Error| error.to_string(),
         |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
     );
+    let text = text.replace(&*program.to_string_lossy(), "");
     let line = text.lines().find(|line| line.contains(char::is_numeric));
-    line.unwrap_or("unknown").trim().to_owned()
+    let line = line.unwrap_or("unknown").trim();
+    line.trim_start_matches("version:").trim().to_owned()
 }
 
 /// Why a peer cannot be measured.

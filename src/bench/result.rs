@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     job::Outcome,
-    plan::{Bound, Kind, Row},
+    plan::{Bound, Kind, Row, Unit},
 };
 
 /// One round of one contender.
@@ -36,6 +36,8 @@ impl Sample {
 pub(super) enum Role {
     /// Does less than a gateway: a lower bound.
     Bound,
+    /// Nobody between generator and origin: has times, but no figure.
+    Direct,
     /// What no gateway can go below, or only with other means.
     Floor,
     Gateway,
@@ -169,9 +171,22 @@ impl Line {
         let best = peers.iter().min_by(|a, b| a.1.total_cmp(b.1));
         let ratio = match row.kind {
             Kind::Growth(_) => rise(&points),
-            _compared => best.and_then(|(_, best)| Some(ravelin? / best)),
+            Kind::Load(_) | Kind::Idle(_) | Kind::Start | Kind::Micro(_) | Kind::Check(..) => {
+                best.and_then(|(_, best)| Some(ravelin? / best))
+            }
         };
         let outcome = gateway.and_then(|entry| entry.samples.last()?.outcome.as_ref());
+        // A body of megabytes has no time that anybody waits for.
+        let timed = row.unit != Unit::SecondsPerGib;
+        let latency_us = of_each(&entries, |entry| {
+            let p50 = entry.median_of(|sample| sample.outcome.as_ref()?.p50_us)?;
+            let p99 = entry.median_of(|sample| sample.outcome.as_ref()?.p99_us)?;
+            timed.then_some([p50, p99])
+        });
+        let tail = |name: &String| latency_us.get(name).map(|[_, p99]| *p99);
+        let least = peers.keys().filter_map(tail).min_by(f64::total_cmp);
+        let late = tail(&"ravelin".to_owned()).zip(least);
+        let late = late.is_some_and(|(own, least)| own > least);
         Self {
             work: row.id,
             title: row.title,
@@ -182,18 +197,16 @@ impl Line {
             errors: entries.iter().map(|entry| entry.errors).sum(),
             problems: of_each(&entries, |entry| entry.problem.clone()),
             rounds: gateway.map_or(0, |entry| entry.samples.len()),
-            spread: of_each(&entries, |entry| spread(&entry.values())),
+            spread: of_each(&entries, |entry| {
+                spread(&entry.values()).filter(|_| entry.role != Role::Direct)
+            }),
             per_second: of_each(&entries, |entry| {
                 entry.median_of(|sample| (sample.rate > 0.0).then_some(sample.rate))
             }),
-            latency_us: of_each(&entries, |entry| {
-                let p50 = entry.median_of(|sample| sample.outcome.as_ref()?.p50_us)?;
-                let p99 = entry.median_of(|sample| sample.outcome.as_ref()?.p99_us)?;
-                Some([p50, p99])
-            }),
+            latency_us,
             cipher: outcome.and_then(|outcome| outcome.cipher.clone()),
             group: outcome.and_then(|outcome| outcome.group.clone()),
-            goal: judge(row, ravelin, ratio),
+            goal: judge(row, ravelin, ratio, late),
             ravelin,
             peers,
             ratio,
@@ -207,7 +220,7 @@ fn of_each<T>(entries: &[Entry], part: impl Fn(&Entry) -> Option<T>) -> BTreeMap
     entries.iter().filter_map(named).collect()
 }
 
-fn judge(row: &Row, value: Option<f64>, ratio: Option<f64>) -> Option<Judged> {
+fn judge(row: &Row, value: Option<f64>, ratio: Option<f64>, late: bool) -> Option<Judged> {
     let goal = row.goal?;
     let (at_least, aim, absolute) = match (goal.at_least, goal.aim) {
         (Bound::Ratio(at_least), Bound::Ratio(aim)) => (at_least, aim, false),
@@ -216,6 +229,7 @@ fn judge(row: &Row, value: Option<f64>, ratio: Option<f64>) -> Option<Judged> {
     };
     let figure = if absolute { value } else { ratio };
     let met = figure.map(|figure| match () {
+        () if goal.tail && late => Met::No,
         () if figure <= aim => Met::Aim,
         () if figure <= at_least => Met::AtLeast,
         () => Met::No,

@@ -13,7 +13,8 @@ pub(super) fn page(report: &Report) -> String {
     for line in report.results.iter().filter(|line| line.points.is_empty()) {
         page += &compared(line);
     }
-    page += "\nThroughput and time on the wall, each held to the same cores, in the same run:\n\n\
+    page += "\nThroughput and time on the wall, each held to the same cores, in the same run; a \
+             plus is what somebody adds to a direct connection:\n\n\
              | work | a second | p50 and p99, µs | negotiated with the gateway |\n\
              | --- | --- | --- | --- |\n";
     for line in &report.results {
@@ -108,8 +109,18 @@ fn on_the_wall(line: &Line) -> String {
         .map(|(name, rate)| format!("{name} {}", figure(*rate)))
         .collect();
     let times = line.latency_us.iter();
-    let times =
-        times.map(|(name, [p50, p99])| format!("{name} {}, {}", figure(*p50), figure(*p99)));
+    let [none, late] = line.latency_us.get("direct").copied().unwrap_or_default();
+    let times = times.map(|(name, [p50, p99])| {
+        let added = (p50 - none).max(0.0);
+        match name.as_str() {
+            "direct" => format!("direct {}, {}", figure(none), figure(late)),
+            _through if none > 0.0 => {
+                let tail = (p99 - late).max(0.0);
+                format!("{name} +{}, +{}", figure(added), figure(tail))
+            }
+            _only => format!("{name} {}, {}", figure(*p50), figure(*p99)),
+        }
+    });
     let times: Vec<String> = times.collect();
     let negotiated = [&line.cipher, &line.group].map(|part| part.clone().unwrap_or_default());
     row(&[
