@@ -14,6 +14,7 @@
 )]
 
 mod attack;
+mod bench_load;
 mod browser;
 mod connect;
 mod demo;
