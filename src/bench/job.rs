@@ -70,7 +70,7 @@ pub(crate) enum Generator {
     #[default]
     Ravelin,
     /// `requests` and `new` over HTTP/1.1. It has no way to say where a name is: the SNI must
-    /// resolve to the target's address.
+    /// resolve to the target's address, as `localhost` does. It verifies nothing.
     Wrk,
     /// `requests` over HTTP/2.
     H2load,

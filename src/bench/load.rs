@@ -11,7 +11,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::{histogram::Histogram, wire::Negotiated, worker::Worker};
+use self::{
+    histogram::Histogram,
+    wire::{Negotiated, because},
+    worker::Worker,
+};
 use super::job::{Generator, Job, Outcome, PAUSE_MS, Work};
 use crate::shutdown::Tasks;
 

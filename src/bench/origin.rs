@@ -25,7 +25,7 @@ use crate::shutdown::Tasks;
 ///
 /// When a port cannot be bound.
 pub(crate) async fn serve(tasks: &Tasks) -> io::Result<Addresses> {
-    let block: Arc<[u8]> = (0..BLOCK).map(|at| (at % 251) as u8).collect();
+    let block: Arc<[u8]> = (0..=u8::MAX).cycle().take(BLOCK).collect();
     let (small, large) = (Arc::clone(&block), block);
     Ok(Addresses {
         http: accept(tasks, move |stream| http(stream, Arc::clone(&small))).await?,
@@ -129,9 +129,8 @@ async fn echo(mut stream: TcpStream) -> io::Result<()> {
         match stream.read(&mut buffer).await? {
             0 => return stream.shutdown().await,
             count => {
-                stream
-                    .write_all(buffer.get(..count).unwrap_or_default())
-                    .await?
+                let bytes = buffer.get(..count).unwrap_or_default();
+                stream.write_all(bytes).await?;
             }
         }
     }

@@ -386,8 +386,18 @@ const LANGUAGE: [&str; 12] = [
 const DOORS: &[(&str, &[&str])] = &[
     ("argon2", &["auth/users"]),
     ("async_trait", &["balance/strategy"]),
-    // rustls calls its provider by the same name, in the two places where TLS is set up.
-    ("aws_lc_rs", &["bench", "crypto", "dial/tls", "tls"]),
+    // rustls calls its provider by the same name, wherever TLS is set up.
+    (
+        "aws_lc_rs",
+        &[
+            "bench/floor",
+            "bench/load/wire",
+            "bench/login",
+            "crypto",
+            "dial/tls",
+            "tls",
+        ],
+    ),
     ("cedar_policy", &["policy"]),
     ("clap", &["cli"]),
     ("hickory_proto", &["demo/dns"]),
@@ -396,7 +406,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("http_body", &["upstream", "web"]),
     (
         "http_body_util",
-        &["admin", "balance/health", "bench", "demo"],
+        &["admin", "balance/health", "bench/load/http2", "demo"],
     ),
     ("httpdate", &["tls", "web/http1/answer"]),
     (
@@ -404,7 +414,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "balance/health",
-            "bench",
+            "bench/load/http2",
             "demo",
             "shutdown",
             "upstream",
@@ -416,7 +426,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "balance/health",
-            "bench",
+            "bench/load/http2",
             "demo",
             "upstream",
             "web",
@@ -431,11 +441,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("pingora_load_balancing", &["balance/strategy"]),
     ("prometheus_client", &["metrics"]),
     ("rcgen", &["bench/site", "demo"]),
-    // TLS towards devices, towards backends, and the demo's own.
+    // TLS towards devices, towards backends, the demo's own, and that of the devices a bench plays.
     (
         "rustls",
         &[
-            "bench",
+            "bench/floor",
+            "bench/load/wire",
+            "bench/login",
+            "bench/site",
             "config/resolve/external",
             "demo",
             "dial/tls",
@@ -446,7 +459,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("schemars", &["config"]),
     ("socket2", &["dial/socket", "listener"]),
     ("strsim", &["config/problem"]),
-    ("tokio_rustls", &["bench", "demo", "dial", "tls"]),
+    ("tokio_rustls", &["bench/load/wire", "demo", "dial", "tls"]),
     ("toml", &["bench/peer", "config/tree"]),
     ("tracing_subscriber", &["cli/run", "config/value"]),
     ("x509_parser", &["tls/certificates"]),
@@ -521,10 +534,7 @@ const BYTES_ONLY: &[&str] = &[
 const OUTWARDS: &[(&str, &str)] = &[
     ("dial", "it is the way out"),
     ("demo", "a company of its own, on loopback"),
-    (
-        "bench",
-        "the other side of a gateway: devices and an origin",
-    ),
+    ("bench", "it plays the devices, in a process of its own"),
     (
         "control",
         "a command asks a running gateway, over its UNIX socket",

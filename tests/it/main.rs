@@ -15,6 +15,7 @@
 
 mod attack;
 mod bench;
+mod bench_load;
 mod browser;
 mod connect;
 mod demo;

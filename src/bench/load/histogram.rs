@@ -40,7 +40,8 @@ impl Histogram {
 /// Small numbers have a bucket each; larger ones share it by their five bits after the first.
 fn bucket(nanos: u64) -> usize {
     let shift = (u64::BITS - nanos.leading_zeros()).saturating_sub(FINE + 1);
-    (shift as usize) * PER_POWER + (nanos >> shift) as usize
+    let fine = usize::try_from(nanos >> shift).unwrap_or(usize::MAX);
+    (shift as usize) * PER_POWER + fine
 }
 
 /// The largest number in a bucket.

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Client {
     sender: SendRequest<Empty<Bytes>>,
-    negotiated: Option<Negotiated>,
+    pub(super) negotiated: Option<Negotiated>,
     uri: Uri,
     headers: HeaderMap,
     bulk: bool,

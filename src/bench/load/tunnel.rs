@@ -22,10 +22,8 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(wire: Wire, work: Work) -> Self {
-        let size = match work {
-            Work::TunnelDownload | Work::TunnelUpload => BLOCK,
-            _small => MESSAGE,
-        };
+        let bulk = matches!(work, Work::TunnelDownload | Work::TunnelUpload);
+        let size = if bulk { BLOCK } else { MESSAGE };
         Self {
             wire,
             work,
@@ -38,19 +36,17 @@ impl Tunnel {
         tally.negotiated = self.wire.negotiated;
         let mut now = Instant::now();
         while !run.is_over(now) {
-            let (units, bytes) = match self.work {
-                Work::TunnelDownload => {
-                    let size = self.download(run.take(CHUNK)).await?;
-                    (size, size)
+            let (units, bytes) = if self.work == Work::PingPong {
+                run.take(1);
+                (1, self.ping().await?)
+            } else {
+                let size = run.take(CHUNK);
+                if self.work == Work::TunnelDownload {
+                    self.download(size).await?;
+                } else {
+                    self.upload(size).await?;
                 }
-                Work::TunnelUpload => {
-                    let size = self.upload(run.take(CHUNK)).await?;
-                    (size, size)
-                }
-                _message => {
-                    run.take(1);
-                    (1, self.ping().await?)
-                }
+                (size, size)
             };
             let then = Instant::now();
             run.latency.record(then - now);
@@ -62,7 +58,7 @@ impl Tunnel {
     }
 
     /// Asks the source for bytes, and reads them.
-    async fn download(&mut self, size: u64) -> io::Result<u64> {
+    async fn download(&mut self, size: u64) -> io::Result<()> {
         let io = &mut self.wire.io;
         io.write_u64(size).await?;
         io.flush().await?;
@@ -82,11 +78,11 @@ impl Tunnel {
                 count => left -= count as u64,
             }
         }
-        Ok(size)
+        Ok(())
     }
 
     /// Sends bytes to the sink, which confirms them.
-    async fn upload(&mut self, size: u64) -> io::Result<u64> {
+    async fn upload(&mut self, size: u64) -> io::Result<()> {
         let io = &mut self.wire.io;
         let all = async {
             io.write_u64(size).await?;
@@ -108,7 +104,7 @@ impl Tunnel {
             let error = format!("the sink confirmed {confirmed} of {size} bytes");
             return Err(io::Error::other(error));
         }
-        Ok(size)
+        Ok(())
     }
 
     /// A message to the echo and back: its bytes, both ways.

@@ -60,7 +60,10 @@ impl Held {
                 tally.negotiated = wire.negotiated;
                 wire.io.read(&mut [0]).now_or_never().is_none()
             }
-            Self::Http2(client) => client.is_open(),
+            Self::Http2(client) => {
+                tally.negotiated = client.negotiated;
+                client.is_open()
+            }
         };
         if !open {
             return Err(io::Error::other("an idle connection was closed"));
