@@ -120,6 +120,7 @@ fn effort(wish: &Wish) -> Effort {
         rounds: wish.rounds.unwrap_or(rounds),
         seconds: wish.seconds.unwrap_or(seconds),
         most,
+        warm: !wish.quick,
     }
 }
 

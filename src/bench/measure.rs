@@ -23,6 +23,8 @@ pub(super) struct Effort {
     pub(super) seconds: f64,
     /// At most so many idle connections, or connections and routes of a curve.
     pub(super) most: usize,
+    /// Whether everybody is loaded a little before the first round.
+    pub(super) warm: bool,
 }
 
 /// Who wants to know how far it is.
@@ -99,7 +101,7 @@ impl Run<'_> {
             }
         }
         let seconds = self.effort.seconds;
-        for (_program, contender) in &running {
+        for (_program, contender) in running.iter().filter(|_| self.effort.warm) {
             // Connections to the origin, remembered decisions: nobody's first second is measured.
             let job = job(contender, self.row.id, shape, &cookie, seconds.min(WARM_UP))?;
             let _warm = self.drive(contender, &job);

@@ -17,7 +17,7 @@ pub(super) fn picture(report: &Report) -> String {
          that of its best peer\">\n<style>{STYLE}</style>\n\
          <text x=\"16\" y=\"28\" class=\"title\">What ravelin costs, by the best peer in the same \
          run</text>\n<text x=\"16\" y=\"48\" class=\"dim\">CPU time or memory for each unit of \
-         work; shorter is cheaper. Ticks: the goal.</text>\n\
+         work; shorter is cheaper. Ticks: our two goals; green meets the first.</text>\n\
          <line x1=\"{one}\" y1=\"{}\" x2=\"{one}\" y2=\"{foot}\" class=\"one\"/>\n\
          <text x=\"{one}\" y=\"{}\" class=\"dim\" text-anchor=\"middle\">best peer</text>\n",
         TOP - 4,
@@ -29,12 +29,13 @@ pub(super) fn picture(report: &Report) -> String {
     let machine = &report.machine;
     let _fits = write!(
         svg,
-        "<text x=\"16\" y=\"{}\" class=\"dim\">{}, kernel {}, {}; medians of {} rounds</text>\n</svg>\n",
+        "<text x=\"16\" y=\"{}\" class=\"dim\">{}, kernel {}, {}; medians of {} round{}</text>\n</svg>\n",
         foot + 24,
         escape(&machine.cpu),
         escape(&machine.kernel),
         escape(machine.date.split('T').next().unwrap_or_default()),
         report.rounds,
+        if report.rounds == 1 { "" } else { "s" },
     );
     svg
 }
