@@ -168,7 +168,7 @@ impl Contender {
             group: shape.group,
         };
         let path = match shape.work {
-            Work::Download => format!("/bytes/{BODY}"),
+            Work::Download => large(),
             Work::Requests
             | Work::Handshakes
             | Work::Resumptions
@@ -202,6 +202,11 @@ impl Contender {
         let known = self.ports.get(port).copied();
         known.ok_or_else(|| io::Error::other(format!("it has no port {port:?}")))
     }
+}
+
+/// What the origin answers with a body of megabytes.
+pub(super) fn large() -> String {
+    format!("/bytes/{BODY}")
 }
 
 type Started = (Process, BTreeMap<String, SocketAddr>);

@@ -246,7 +246,13 @@ impl Run<'_> {
                         "localhost".clone_into(&mut tls.sni);
                     }
                 }
+                if let (Generator::Curl, Some(connect)) = (by, &mut job.target.connect) {
+                    // It wants HTTP at the end of a tunnel.
+                    connect.authority = addresses.http.to_string();
+                    job.target.path = super::contender::large();
+                }
                 let sample = self.drive(&contender, &job);
+                contender.forget_log();
                 let (name, role) = match by {
                     Generator::Ravelin => ("ravelin".to_owned(), Role::Gateway),
                     Generator::Wrk | Generator::H2load | Generator::Curl | Generator::Iperf3 => {

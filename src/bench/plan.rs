@@ -279,6 +279,7 @@ pub(super) static ROWS: &[Row] = &[
     row("check-wrk", "HTTP/1.1 request, by wrk", REQUEST, None, Kind::Check(REQUESTS, Generator::Wrk)),
     row("check-h2load", "HTTP/2 request, by h2load", REQUEST, None, Kind::Check(H2, Generator::H2load)),
     row("check-curl", "bulk, by curl", GIB, None, Kind::Check(BULK, Generator::Curl)),
+    row("check-tunnel", "tunnel over h1, down, by curl", GIB, None, Kind::Check(DOWN, Generator::Curl)),
 ];
 
 #[cfg(test)]
