@@ -155,6 +155,8 @@ impl Contender {
                 let port = peer.port(id).unwrap_or_default();
                 (port, peer.about.bound.is_some())
             }
+            // What does nothing after it has proved to be there proves it with HTTP.
+            Program::Relay if shape.work == Work::Idle => ("http", true),
             Program::Relay => (service.map_or("http", |(name, _)| name), true),
         };
         let connect = service.filter(|_| !relays).map(|(_, end)| Connect {

@@ -11,6 +11,7 @@ use super::{
     job::{Generator, Job, Outcome, Ready, Work},
     micro,
     plan::{Growth, Kind, Row, Shape, Unit},
+    process::Process,
     result::{Entry, Line, Point, Role, Sample},
 };
 
@@ -37,8 +38,7 @@ pub(super) trait Progress {
 ///
 /// # Errors
 ///
-/// When the gateway itself or the origin cannot be started, or all was interrupted. What goes
-/// wrong with one contender is in the line.
+/// When all was interrupted. What else goes wrong is in the line.
 pub(super) fn row(
     row: &'static Row,
     field: &Field,
@@ -55,20 +55,22 @@ pub(super) fn row(
     };
     let programs: Vec<&Program> = programs.iter().filter(|p| p.serves(row)).collect();
     let mut points = Vec::new();
-    match row.kind {
-        Kind::Load(shape) => run.load(&shape, &programs)?,
-        Kind::Idle(shape) => run.idle(&shape, &programs)?,
-        Kind::Start => run.start(&programs)?,
-        Kind::Micro(stage) => {
-            for round in 1..=effort.rounds {
-                run.note("ravelin", round, Ok(Sample::of(micro::stage(stage)?)));
-            }
-        }
-        Kind::Growth(growth) => points = run.growth(growth)?,
-        Kind::Check(shape, generator) => run.check(&shape, generator)?,
-    }
+    let done = match row.kind {
+        Kind::Load(shape) => run.load(&shape, &programs),
+        Kind::Idle(shape) => run.idle(&shape, &programs),
+        Kind::Start => run.start(&programs),
+        Kind::Micro(stage) => (1..=effort.rounds).try_for_each(|round| {
+            run.note("ravelin", round, Ok(Sample::of(micro::stage(stage)?)));
+            Ok(())
+        }),
+        Kind::Growth(growth) => run.growth(growth, &mut points),
+        Kind::Check(shape, generator) => run.check(&shape, generator),
+    };
     if field.running.is_over() {
         return Err(io::Error::other("interrupted"));
+    }
+    if let Err(error) = done {
+        run.note("ravelin", 0, Err(error));
     }
     Ok(Line::new(row, run.entries, points))
 }
@@ -164,7 +166,7 @@ impl Run<'_> {
         })
     }
 
-    fn generator(&self, job: &Job) -> io::Result<(super::process::Process, Lines)> {
+    fn generator(&self, job: &Job) -> io::Result<(Process, Lines)> {
         let text = serde_json::to_string(job)?;
         let mut process = spoken_to(self.field, &self.field.rest, &["load", &text])?;
         let lines = Lines::of(&mut process)?;
@@ -265,14 +267,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn growth(&mut self, growth: Growth) -> io::Result<Vec<Point>> {
+    fn growth(&mut self, growth: Growth, points: &mut Vec<Point>) -> io::Result<()> {
         let steps: &[usize] = match growth {
             Growth::Connections => &[1, 10, 100, 1000, 9000],
             Growth::Routes => &[1, 100, 10_000],
             Growth::Sessions => &[1, 1000, 100_000],
         };
-        let mut points = Vec::new();
-        for number in steps {
+        for number in steps.iter().filter(|number| **number <= self.effort.most) {
             let samples = match growth {
                 Growth::Sessions => vec![micro::session(*number)?],
                 Growth::Connections | Growth::Routes => self.grown(growth, *number)?,
@@ -286,7 +287,7 @@ impl Run<'_> {
                 value,
             });
         }
-        Ok(points)
+        Ok(())
     }
 
     fn grown(&self, growth: Growth, number: usize) -> io::Result<Vec<f64>> {
@@ -297,18 +298,33 @@ impl Run<'_> {
         let (_origin, addresses) = origin(self.field)?;
         let contender = Program::Gateway.start(self.field, addresses, apps)?;
         let cookie = contender.cookie().unwrap_or_default();
-        let shape = Shape {
-            connections,
+        let mut shape = Shape {
+            connections: connections.min(BUSY),
             ..super::plan::REQUESTS
+        };
+        let job = job(&contender, self.row.id, &shape, cookie, self.effort.seconds)?;
+        // The rest of the connections has nothing to say for now, as most have most of the time.
+        shape.work = Work::Idle;
+        shape.connections = connections.saturating_sub(BUSY);
+        let _idle = match shape.connections {
+            0 => None,
+            _some => Some(self.held(&contender, &shape, cookie)?),
         };
         (0..self.effort.rounds)
             .map(|_round| {
-                let job = job(&contender, self.row.id, &shape, cookie, self.effort.seconds)?;
                 let sample = self.drive(&contender, &job)?;
                 contender.forget_log();
                 Ok(sample.value)
             })
             .collect()
+    }
+
+    /// Connections that do nothing, until the process is dropped.
+    fn held(&self, contender: &Contender, shape: &Shape, cookie: &str) -> io::Result<Process> {
+        let job = job(contender, self.row.id, shape, cookie, LONG)?;
+        let (process, mut lines) = self.generator(&job)?;
+        ready(lines.next()?)?;
+        Ok(process)
     }
 
     fn note_of(&mut self, program: &Program, round: usize, sample: io::Result<Sample>) {
@@ -442,6 +458,10 @@ fn word(value: &impl serde::Serialize) -> io::Result<String> {
 }
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
+/// Connections of a curve that are busy at once.
+const BUSY: usize = 1000;
+/// For connections that are held through a row, in seconds.
+const LONG: f64 = 600.0;
 /// Longest warm-up, in seconds.
 const WARM_UP: f64 = 0.3;
 /// For allocators to give back what setting connections up took.
