@@ -392,7 +392,6 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "bench/floor",
             "bench/load/wire",
-            "bench/login",
             "crypto",
             "dial/tls",
             "tls",
