@@ -389,26 +389,21 @@ const DOORS: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["crypto", "dial/tls", "tls"]),
     ("cedar_policy", &["policy"]),
     ("clap", &["cli"]),
+    // HTTP/2 towards devices; towards backends it is hyper's.
+    ("h2", &["web/http2"]),
     ("hickory_proto", &["demo/dns"]),
     ("hickory_resolver", &["dial/resolve"]),
     // Bodies: ours is `web::Body`; hyper's stay where hyper is.
     ("http_body", &["upstream", "web"]),
     ("http_body_util", &["admin", "balance/health", "demo"]),
-    ("httpdate", &["tls", "web/http1/answer"]),
+    ("httpdate", &["tls", "web/date"]),
     (
         "hyper",
-        &[
-            "admin",
-            "balance/health",
-            "demo",
-            "shutdown",
-            "upstream",
-            "web",
-        ],
+        &["admin", "balance/health", "demo", "shutdown", "upstream"],
     ),
     (
         "hyper_util",
-        &["admin", "balance/health", "demo", "upstream", "web"],
+        &["admin", "balance/health", "demo", "upstream"],
     ),
     ("ipnet", &["auth/lockout", "config", "dial"]),
     ("jsonwebtoken", &["session/token"]),
