@@ -154,8 +154,8 @@ impl<H: Handler> Connection<H> {
             match accepted {
                 Some(Ok((request, respond))) => {
                     let exchanges = Arc::clone(&self.exchanges);
-                    self.streams
-                        .push(Box::pin(exchanges.run(request, respond)));
+                    let run = exchanges.run(request, respond);
+                    self.streams.push(Box::pin(run));
                 }
                 Some(Err(error)) => {
                     debug!(%error, "an HTTP/2 connection broke");

@@ -50,7 +50,11 @@ impl<H: Handler> Exchanges<H> {
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) -> Outcome {
-        let answered = self.tasks.caught(self.answer(request, &mut respond)).await;
+        let answered = {
+            // Pinned where it is made: each hand that a future goes through copies all of it.
+            let answer = pin!(self.answer(request, &mut respond));
+            self.tasks.caught(answer).await
+        };
         answered.unwrap_or_else(|| {
             respond.send_reset(Reason::INTERNAL_ERROR);
             Outcome::Over
@@ -80,7 +84,7 @@ impl<H: Handler> Exchanges<H> {
                 Answer::from(self.handler.refuse(&refusal))
             }
             Ok(()) => {
-                let call = self.handler.call(Request::from_parts(head, body));
+                let call = pin!(self.handler.call(Request::from_parts(head, body)));
                 match unless_reset(call, respond).await {
                     Ok(answer) => answer,
                     Err(outcome) => return outcome,
@@ -146,10 +150,9 @@ impl<H: Handler> Exchanges<H> {
 
 /// Waits for a handler as long as the device wants its answer.
 async fn unless_reset(
-    call: impl Future<Output = Answer>,
+    mut call: Pin<&mut impl Future<Output = Answer>>,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Answer, Outcome> {
-    let mut call = pin!(call);
     poll_fn(|context| match respond.poll_reset(context) {
         Poll::Ready(Ok(_reason)) => Poll::Ready(Err(Outcome::GivenUp)),
         Poll::Ready(Err(_connection)) => Poll::Ready(Err(Outcome::Over)),
