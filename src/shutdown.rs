@@ -76,12 +76,14 @@ impl Tasks {
         let ending = self.ending.clone();
         let panics = Arc::clone(&self.panics);
         async move {
-            let caught = AssertUnwindSafe(future).catch_unwind();
-            if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
-                panics.fetch_add(1, Ordering::Relaxed);
-                error!(message = panic_message(&*panic), "a task panicked");
-            }
+            let _ended = ending.run_until_cancelled(caught(&panics, future)).await;
         }
+    }
+
+    /// Runs a part of a task, such as one request of many. A panic in it is logged and counted as a
+    /// task's, ends only this part, and gives `None`.
+    pub async fn caught<F: Future>(&self, future: F) -> Option<F::Output> {
+        caught(&self.panics, future).await
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -149,6 +151,16 @@ where
         // The handle is not needed: the tracker waits for the task.
         drop(self.spawn(future));
     }
+}
+
+async fn caught<F: Future>(panics: &AtomicU64, future: F) -> Option<F::Output> {
+    let caught = AssertUnwindSafe(future).catch_unwind().await;
+    caught
+        .inspect_err(|panic| {
+            panics.fetch_add(1, Ordering::Relaxed);
+            error!(message = panic_message(&**panic), "a task panicked");
+        })
+        .ok()
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

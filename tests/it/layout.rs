@@ -399,6 +399,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("cedar_policy", &["policy"]),
     ("clap", &["cli"]),
+    // HTTP/2 towards devices; towards backends it is hyper's.
+    ("h2", &["web/http2"]),
     ("hickory_proto", &["demo/dns"]),
     ("hickory_resolver", &["dial/resolve"]),
     // Bodies: ours is `web::Body`; hyper's stay where hyper is.
@@ -407,7 +409,7 @@ const DOORS: &[(&str, &[&str])] = &[
         "http_body_util",
         &["admin", "balance/health", "bench/load/http2", "demo"],
     ),
-    ("httpdate", &["tls", "web/http1/answer"]),
+    ("httpdate", &["tls", "web/date"]),
     (
         "hyper",
         &[
@@ -417,19 +419,11 @@ const DOORS: &[(&str, &[&str])] = &[
             "demo",
             "shutdown",
             "upstream",
-            "web",
         ],
     ),
     (
         "hyper_util",
-        &[
-            "admin",
-            "balance/health",
-            "bench/load/http2",
-            "demo",
-            "upstream",
-            "web",
-        ],
+        &["admin", "balance/health", "bench/load/http2", "demo", "upstream"],
     ),
     ("ipnet", &["auth/lockout", "config", "dial"]),
     ("jsonwebtoken", &["session/token"]),
