@@ -14,14 +14,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use self::{
     contender::{Field, Program},
+    job::Generator,
     machine::Machine,
     measure::{Effort, Progress},
+    pace::Pace,
     peer::Peer,
-    plan::Row,
     process::Cores,
     site::Site,
 };
 pub(crate) use self::{process::Running, report::Report};
+use crate::clock;
 
 mod accounting;
 mod contender;
@@ -33,6 +35,7 @@ mod machine;
 mod measure;
 mod micro;
 pub(crate) mod origin;
+mod pace;
 mod peer;
 mod plan;
 mod process;
@@ -70,6 +73,7 @@ pub(crate) fn run(wish: Wish, said: impl FnMut(&str)) -> Result<Report, Error> {
     let (measured, rest) = Cores::split(wish.cores).map_err(Error::Machine)?;
     let machine = Machine::here(&measured, &rest);
     let mut versions = BTreeMap::from([("ravelin".to_owned(), OWN_VERSION.to_owned())]);
+    versions.extend(generators());
     let mut missing = Vec::new();
     let mut programs = vec![Program::Gateway];
     for peer in peers(wish.peers.as_deref())? {
@@ -77,7 +81,10 @@ pub(crate) fn run(wish: Wish, said: impl FnMut(&str)) -> Result<Report, Error> {
             (_about, Some(peer)) => {
                 versions.insert(peer.about.name.clone(), peer.version.clone());
                 programs.push(Program::Peer(Box::new(peer.clone()), false));
-                programs.push(Program::Peer(Box::new(peer), true));
+                // A log hardly shows in a look of minutes, and doubles it.
+                if !wish.quick {
+                    programs.push(Program::Peer(Box::new(peer), true));
+                }
             }
             (about, None) => missing.push(about.name),
         }
@@ -90,22 +97,23 @@ pub(crate) fn run(wish: Wish, said: impl FnMut(&str)) -> Result<Report, Error> {
         rest,
         own: std::env::current_exe().map_err(Error::Machine)?,
     };
-    let mut progress = Lines {
-        said,
-        rows: rows.len(),
-        done: 0,
-    };
+    let mut pace = Pace::new(&rows, &programs, effort);
+    let start = clock::now();
+    let mut progress = Lines(said);
     let mut results = Vec::new();
     for row in rows {
-        progress.done += 1;
+        let left = pace::words(pace.left(start.elapsed()));
+        (progress.0)(&format!("{pace} {}: {}; {left}", row.id, row.title));
         let line = measure::row(row, &field, &programs, effort, &mut progress);
         results.push(line.map_err(|source| Error::Row {
             work: row.id,
             source,
         })?);
+        pace.step();
     }
     Ok(Report {
         machine,
+        held_to: field.measured.count(),
         versions,
         missing,
         rounds: effort.rounds,
@@ -140,20 +148,27 @@ fn peers(folder: Option<&Path>) -> Result<Vec<(peer::About, Option<Peer>)>, Erro
     paths.iter().map(load).collect()
 }
 
-/// Lines of progress.
-struct Lines<F> {
-    said: F,
-    rows: usize,
-    done: usize,
+/// The versions of the generators that are not ours.
+fn generators() -> impl Iterator<Item = (String, String)> {
+    let known = [
+        (Generator::Wrk, "-v"),
+        (Generator::H2load, "--version"),
+        (Generator::Curl, "--version"),
+    ];
+    known.into_iter().filter_map(|(generator, argument)| {
+        let name = generator.program();
+        let program = peer::find(Path::new(name))?;
+        let version = peer::version(&program, &[argument.to_owned()]);
+        Some((name.to_owned(), version))
+    })
 }
 
+/// Lines of progress.
+struct Lines<F>(F);
+
 impl<F: FnMut(&str)> Progress for Lines<F> {
-    fn measured(&mut self, row: &Row, round: &str, name: &str, figure: &str) {
-        let at = format!("[{}/{}]", self.done, self.rows);
-        (self.said)(&format!(
-            "{at:7} {:18} {round:10} {name:18} {figure}",
-            row.id
-        ));
+    fn measured(&mut self, round: &str, name: &str, figure: &str) {
+        (self.0)(&format!("    {round:10} {name:19} {figure}"));
     }
 }
 

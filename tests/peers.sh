@@ -38,7 +38,6 @@ haproxy:haproxy:reverse proxy, balancer
 squid:squid-openssl:CONNECT proxy
 wrk:wrk:load over HTTP/1.1
 h2load:nghttp2-client:load over HTTP/2
-iperf3:iperf3:load over plain TCP
 curl:curl:load of large answers
 python3:python3:installs the two below
 ensurepip:python3-venv:keeps them in .peers/bench

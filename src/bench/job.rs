@@ -69,16 +69,27 @@ pub(crate) enum Generator {
     /// This program.
     #[default]
     Ravelin,
-    /// `requests` and `new` over HTTP/1.1. It has no way to say where a name is: the SNI must
-    /// resolve to the target's address, as `localhost` does. It verifies nothing.
+    /// `requests` and `new` over HTTP/1.1. It has no way to say where a name is, so it asks for the
+    /// address, and the certificate is the one that the gateway shows without a name. It verifies
+    /// nothing.
     Wrk,
     /// `requests` over HTTP/2.
     H2load,
     /// `download`, and `tunnel-download` of `path` from the HTTP origin that `connect` names: each
     /// connection fetches it once, `seconds` is only the limit.
     Curl,
-    /// `tunnel-download` and `tunnel-upload` through a relay without TLS, to an iperf3 server.
-    Iperf3,
+}
+
+impl Generator {
+    /// The program, as a shell finds it.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Ravelin => "ravelin",
+            Self::Wrk => "wrk",
+            Self::H2load => "h2load",
+            Self::Curl => "curl",
+        }
+    }
 }
 
 /// The gateway, and how to speak to it.

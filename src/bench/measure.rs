@@ -1,6 +1,6 @@
 //! Runs the rows: each contender in turn, round after round, so that all meet the same weather.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ use super::{
     contender::{Contender, Field, Lines, Program, origin, spoken_to},
     floor,
     job::{Generator, Job, Outcome, Ready, Work},
-    micro,
+    micro, peer,
     plan::{Growth, Kind, Row, Shape, Unit},
     process::Process,
     result::{Entry, Line, Point, Role, Sample},
@@ -30,8 +30,8 @@ pub(super) struct Effort {
 
 /// Who wants to know how far it is.
 pub(super) trait Progress {
-    /// A contender of a row has been measured once.
-    fn measured(&mut self, row: &Row, round: &str, name: &str, figure: &str);
+    /// A contender of the row has been measured once.
+    fn measured(&mut self, round: &str, name: &str, figure: &str);
 }
 
 /// Measures one row.
@@ -104,13 +104,14 @@ impl Run<'_> {
         }
         let seconds = self.effort.seconds;
         for (_program, contender) in running.iter().filter(|_| self.effort.warm) {
-            // Connections to the origin, remembered decisions: nobody's first second is measured.
             let job = job(contender, self.row.id, shape, &cookie, seconds.min(WARM_UP))?;
             let _warm = self.drive(contender, &job);
         }
+        let generator = installed(shape.other_generator());
         for round in 1..=self.effort.rounds {
             for (program, contender) in &running {
-                let job = job(contender, self.row.id, shape, &cookie, seconds)?;
+                let mut job = job(contender, self.row.id, shape, &cookie, seconds)?;
+                job.generator = generator;
                 let sample = self.drive(contender, &job);
                 contender.forget_log();
                 self.note_of(program, round, sample);
@@ -159,9 +160,11 @@ impl Run<'_> {
         drop(process.child.stdin.take());
         good(&outcome)?;
         let used = after.saturating_sub(before);
+        let cores = float(self.field.measured.count() as u64);
         Ok(Sample {
             value: each(self.row.unit, used, outcome.units),
             rate: rate(self.row.unit, &outcome),
+            busy: Some(used.as_secs_f64() / outcome.seconds.max(1e-9) / cores),
             outcome: Some(outcome),
         })
     }
@@ -182,11 +185,11 @@ impl Run<'_> {
                 if let Some(own) = contender.cookie() {
                     own.clone_into(&mut cookie);
                 }
-                let mut shape = *shape;
+                let (mut shape, all) = (*shape, shape.connections);
                 shape.connections = FIRST;
                 // What the first ones need, nobody after them does.
-                self.hold(&contender, &shape, &cookie)?;
-                shape.connections = self.effort.most.min(9000);
+                drop(self.held(&contender, &shape, &cookie)?);
+                shape.connections = self.effort.most.min(all);
                 self.hold(&contender, &shape, &cookie)
             });
             self.note_of(program, 1, sample);
@@ -216,6 +219,7 @@ impl Run<'_> {
         Ok(Sample {
             value: (after - before) / float(ready as u64),
             rate: 0.0,
+            busy: None,
             outcome: Some(outcome),
         })
     }
@@ -242,12 +246,6 @@ impl Run<'_> {
             for by in [Generator::Ravelin, generator] {
                 let mut job = job(&contender, self.row.id, shape, &cookie, seconds)?;
                 job.generator = by;
-                if by == Generator::Wrk {
-                    // It connects to where its name resolves.
-                    if let Some(tls) = &mut job.target.tls {
-                        "localhost".clone_into(&mut tls.sni);
-                    }
-                }
                 if let (Generator::Curl, Some(connect)) = (by, &mut job.target.connect) {
                     // It wants HTTP at the end of a tunnel.
                     connect.authority = addresses.http.to_string();
@@ -257,8 +255,8 @@ impl Run<'_> {
                 contender.forget_log();
                 let (name, role) = match by {
                     Generator::Ravelin => ("ravelin".to_owned(), Role::Gateway),
-                    Generator::Wrk | Generator::H2load | Generator::Curl | Generator::Iperf3 => {
-                        (format!("by {}", word(&by)?), Role::Peer)
+                    Generator::Wrk | Generator::H2load | Generator::Curl => {
+                        (format!("by {}", by.program()), Role::Peer)
                     }
                 };
                 self.note_as(name, role, &round.to_string(), sample);
@@ -281,7 +279,7 @@ impl Run<'_> {
             let value = super::result::median(&samples).unwrap_or_default();
             let figure = format!("{value:.2} {}", self.row.unit.text());
             let at = format!("at {number}");
-            self.progress.measured(self.row, &at, "ravelin", &figure);
+            self.progress.measured(&at, "ravelin", &figure);
             points.push(Point {
                 number: *number,
                 value,
@@ -310,6 +308,11 @@ impl Run<'_> {
             0 => None,
             _some => Some(self.held(&contender, &shape, cookie)?),
         };
+        if self.effort.warm {
+            let mut warm = job.clone();
+            warm.seconds = warm.seconds.min(WARM_UP);
+            let _warm = self.drive(&contender, &warm);
+        }
         (0..self.effort.rounds)
             .map(|_round| {
                 let sample = self.drive(&contender, &job)?;
@@ -348,7 +351,7 @@ impl Run<'_> {
             Err(error) => format!("no figure: {error}"),
         };
         let round = format!("round {round}/{}", self.effort.rounds);
-        self.progress.measured(self.row, &round, &name, &figure);
+        self.progress.measured(&round, &name, &figure);
         let entry = self.entry(name, role);
         match sample {
             Ok(sample) => entry.samples.push(sample),
@@ -452,9 +455,10 @@ fn float(number: u64) -> f64 {
     number as f64
 }
 
-/// The word that a value is in JSON.
-fn word(value: &impl serde::Serialize) -> io::Result<String> {
-    Ok(serde_json::to_string(value)?.trim_matches('"').to_owned())
+/// The generator that is not ours, where it is installed; else ours.
+fn installed(other: Option<Generator>) -> Generator {
+    let there = |other: &Generator| peer::find(Path::new(other.program())).is_some();
+    other.filter(there).unwrap_or_default()
 }
 
 const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
@@ -462,7 +466,8 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 const BUSY: usize = 1000;
 /// For connections that are held through a row, in seconds.
 const LONG: f64 = 600.0;
-/// Longest warm-up, in seconds.
+/// Longest warm-up, in seconds: connections to the origin, remembered decisions. Nobody's first
+/// moment is measured.
 const WARM_UP: f64 = 0.3;
 /// For allocators to give back what setting connections up took.
 const SETTLE: Duration = Duration::from_millis(1500);

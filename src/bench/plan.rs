@@ -77,6 +77,17 @@ pub(super) struct Shape {
     pub(super) rsa: bool,
 }
 
+impl Shape {
+    /// The program that is not ours and can make this load, if there is one.
+    pub(super) fn other_generator(&self) -> Option<Generator> {
+        match (self.work, self.protocol) {
+            (Work::Requests, Protocol::H1) => Some(Generator::Wrk),
+            (Work::Requests, Protocol::H2) => Some(Generator::H2load),
+            _ => None,
+        }
+    }
+}
+
 /// A plain TCP service of the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {

@@ -11,12 +11,15 @@ use super::{
 
 mod chart;
 mod markdown;
+mod sizing;
 mod terminal;
 
 /// Everything that a run has found.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     pub(super) machine: Machine,
+    /// Cores that each was held to.
+    pub(super) held_to: usize,
     /// Of the gateway, of peers and of generators.
     pub(super) versions: BTreeMap<String, String>,
     /// Peers that are not installed.
@@ -117,6 +120,7 @@ mod tests {
                 kernel: "6.1".to_owned(),
                 load: 0.5,
             },
+            held_to: 1,
             versions: [("ravelin".to_owned(), "0.1.0".to_owned())].into(),
             missing: vec!["squid".to_owned()],
             rounds: 3,

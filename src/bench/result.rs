@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    job::Outcome,
+    job::{Generator, Outcome},
     plan::{Bound, Kind, Row, Unit},
 };
 
@@ -16,6 +16,8 @@ pub(super) struct Sample {
     pub(super) value: f64,
     /// Units, or GiB, in a second on the wall.
     pub(super) rate: f64,
+    /// Share of its cores that the contender was busy.
+    pub(super) busy: Option<f64>,
     /// What the generator said.
     pub(super) outcome: Option<Outcome>,
 }
@@ -26,6 +28,7 @@ impl Sample {
         Self {
             value,
             rate: 0.0,
+            busy: None,
             outcome: None,
         }
     }
@@ -110,6 +113,12 @@ pub(super) struct Line {
     /// Units, or GiB, in a second on the wall, with each held to the measured cores.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) per_second: BTreeMap<String, f64>,
+    /// Share of those cores that each was busy: well below one, the load or the origin was the limit.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) busy: BTreeMap<String, f64>,
+    /// Who made the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) generator: Option<Generator>,
     /// Median and 99th percentile of a unit's time on the wall, in µs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) latency_us: BTreeMap<String, [f64; 2]>,
@@ -203,6 +212,8 @@ impl Line {
             per_second: of_each(&entries, |entry| {
                 entry.median_of(|sample| (sample.rate > 0.0).then_some(sample.rate))
             }),
+            busy: of_each(&entries, |entry| entry.median_of(|sample| sample.busy)),
+            generator: outcome.map(|outcome| outcome.generator),
             latency_us,
             cipher: outcome.and_then(|outcome| outcome.cipher.clone()),
             group: outcome.and_then(|outcome| outcome.group.clone()),

@@ -169,6 +169,7 @@ opens_per_second = 10000
 [pool.origin]
 nodes = ["http://{http}"]
 kept_connections = 10000
+max_requests = 10000
 
 [app.intranet]
 host = "{APP}"

@@ -223,9 +223,6 @@ fn other_generators_are_started_and_understood() {
             "work": work, "generator": generator, "seconds": 1.0, "connections": 2, "streams": 2,
             "target": world.app(protocol),
         });
-        // wrk cannot be told where another name is.
-        job["target"]["host"] = json!("localhost");
-        job["target"]["tls"]["sni"] = json!("localhost");
 
         let outcome = load(&job);
 
@@ -261,7 +258,7 @@ impl World {
             "{base}\n[network]\ninside = [\"127.0.0.0/8\"]\nallow = [{ends}]\n\
              [pool.origin]\nnodes = [\"http://{http}\"]\n\
              [app.origin]\nhost = \"origin.apps.test\"\npool = \"origin\"\n\
-             [app.local]\nhost = \"localhost\"\npool = \"origin\"\n",
+             ",
             base = site.base(),
             ends = ends.join(", "),
             http = origin.addresses["http"].as_str().unwrap(),

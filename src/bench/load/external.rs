@@ -11,7 +11,6 @@ use crate::{
 
 mod curl;
 mod h2load;
-mod iperf3;
 mod wrk;
 
 /// Runs a job with its program, and reads what it printed.
@@ -29,15 +28,12 @@ pub(super) async fn run(job: &Job, tasks: &Tasks) -> io::Result<Outcome> {
         (Generator::Curl, Work::Download | Work::TunnelDownload, H1) => {
             (curl::arguments(job), curl::read)
         }
-        (Generator::Iperf3, Work::TunnelDownload | Work::TunnelUpload, _) => {
-            (iperf3::arguments(job), iperf3::read)
-        }
         (generator, work, _) => {
             let error = format!("{generator:?} cannot do {work:?} over this protocol");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
     };
-    let name = program(job.generator);
+    let name = job.generator.program();
     let limit = job.seconds + super::GRACE.as_secs_f64();
     let mut command = Command::new("timeout");
     // In our own process group, so that whoever ends us ends it too.
@@ -55,7 +51,7 @@ pub(super) async fn run(job: &Job, tasks: &Tasks) -> io::Result<Outcome> {
             return Err(io::Error::new(io::ErrorKind::NotFound, error));
         }
         (Some(LATE), _) => failed(&format!("{name} was not done within {limit} s")),
-        // curl and iperf3 say in their output what their exit code says.
+        // curl says in its output what its exit code says.
         (_, Some(outcome)) => outcome,
         (_, None) => failed(&format!(
             "{name} said: {} {}",
@@ -68,16 +64,6 @@ pub(super) async fn run(job: &Job, tasks: &Tasks) -> io::Result<Outcome> {
         outcome.seconds = seconds;
     }
     Ok(outcome)
-}
-
-fn program(generator: Generator) -> &'static str {
-    match generator {
-        Generator::Ravelin => "ravelin",
-        Generator::Wrk => "wrk",
-        Generator::H2load => "h2load",
-        Generator::Curl => "curl",
-        Generator::Iperf3 => "iperf3",
-    }
 }
 
 fn failed(what: &str) -> Outcome {

@@ -2,28 +2,46 @@
 
 use std::fmt::Write;
 
-use super::{Report, figure, met};
-use crate::bench::result::{Judged, Line};
+use super::{Report, figure, met, sizing};
+use crate::bench::{
+    job::Generator,
+    result::{Judged, Line},
+};
 
 /// All of it.
 pub(super) fn page(report: &Report) -> String {
     let mut page = head(report);
-    page += "\n| work | unit | ravelin | best peer | ratio | at least | aim | met | others | \
-             floor | errors |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
+    let cores = if report.held_to == 1 {
+        "one core".to_owned()
+    } else {
+        format!("{} cores", report.held_to)
+    };
+    let _fits = write!(
+        page,
+        "\n| work | unit | ravelin | best peer | ratio | at least | aim | met | a second on {cores} \
+         | others | floor | errors |\n|{}\n",
+        " --- |".repeat(12),
+    );
     for line in report.results.iter().filter(|line| line.points.is_empty()) {
         page += &compared(line);
     }
-    page += "\nThroughput and time on the wall, each held to the same cores, in the same run; a \
-             plus is what somebody adds to a direct connection:\n\n\
-             | work | a second | p50 and p99, µs | negotiated with the gateway |\n\
-             | --- | --- | --- | --- |\n";
+    page += &sizing::table(report);
+    let _fits = write!(
+        page,
+        "\n## Throughput and time on the wall\n\nEach held to {cores}, in the same run; in brackets \
+         how busy these were: well below 100 %, the load or the origin was the limit, and the \
+         figure says nothing about who was measured. A plus is what somebody adds to a direct \
+         connection.\n\n\
+         | work | a second | p50 and p99, µs | load by | negotiated with the gateway |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
     for line in &report.results {
         page += &on_the_wall(line);
     }
     let curves = || report.results.iter().filter(|line| !line.points.is_empty());
     if curves().next().is_some() {
-        page += "\nGrowth, the gateway alone; flat means that no figure is above 1.3 times an \
-                 earlier one:\n";
+        page += "\n## Growth\n\nThe gateway alone; flat means that no figure is above 1.3 times an \
+                 earlier one. Of more than 1,000 connections, 1,000 are busy at once.\n";
     }
     for line in curves() {
         page += &curve(line);
@@ -93,6 +111,9 @@ fn compared(line: &Line) -> String {
         limit(|goal| goal.at_least),
         limit(|goal| goal.aim),
         met(goal).to_owned(),
+        rates(line, |name| {
+            name == "ravelin" || Some(name) == line.best_peer.as_deref()
+        }),
         others.join("; "),
         floor.join("; "),
         errors,
@@ -104,10 +125,6 @@ fn on_the_wall(line: &Line) -> String {
     if line.per_second.is_empty() {
         return String::new();
     }
-    let rates = line.per_second.iter();
-    let rates: Vec<String> = rates
-        .map(|(name, rate)| format!("{name} {}", figure(*rate)))
-        .collect();
     let times = line.latency_us.iter();
     let [none, late] = line.latency_us.get("direct").copied().unwrap_or_default();
     let times = times.map(|(name, [p50, p99])| {
@@ -125,10 +142,24 @@ fn on_the_wall(line: &Line) -> String {
     let negotiated = [&line.cipher, &line.group].map(|part| part.clone().unwrap_or_default());
     row(&[
         format!("`{}`", line.work),
-        rates.join("; "),
+        rates(line, |_name| true),
         times.join("; "),
+        line.generator
+            .map(Generator::program)
+            .unwrap_or_default()
+            .to_owned(),
         negotiated.join(" "),
     ])
+}
+
+/// What was done in a second, and how busy these were who did it.
+fn rates(line: &Line, of: impl Fn(&str) -> bool) -> String {
+    let chosen = line.per_second.iter().filter(|(name, _)| of(name));
+    let texts = chosen.map(|(name, rate)| {
+        let busy = line.busy.get(name).copied().unwrap_or_default();
+        format!("{name} {} ({:.0} %)", figure(*rate), 100.0 * busy)
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 fn curve(line: &Line) -> String {

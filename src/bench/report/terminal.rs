@@ -73,9 +73,9 @@ fn cells(line: &Line) -> [String; 9] {
 }
 
 fn row([work, unit, ravelin, best, peer, ratio, goal, met, errors]: [&str; 9]) -> String {
-    let (work, peer) = (cut(work, 18), cut(peer, 14));
+    let (work, peer) = (cut(work, 18), cut(&peer.replace(" with log", " +log"), 16));
     format!(
-        "{work:18} {unit:5} {ravelin:>8} {best:>8} {peer:14} {ratio:>5} {goal:>5} {met:4} {errors:>3}"
+        "{work:18} {unit:5} {ravelin:>8} {best:>8} {peer:16} {ratio:>5} {goal:>5} {met:4} {errors:>3}"
     )
 }
 

@@ -8,7 +8,6 @@ use crate::bench::job::{Job, Outcome, Work};
 pub(super) fn arguments(job: &Job) -> Vec<OsString> {
     let target = &job.target;
     let address = target.address.ip().to_string();
-    let name = target.tls.as_ref().map_or(&address, |tls| &tls.sni);
     let mut arguments: Vec<OsString> = vec![
         "-t1".into(),
         format!("-c{}", job.connections).into(),
@@ -21,7 +20,7 @@ pub(super) fn arguments(job: &Job) -> Vec<OsString> {
     if job.work == Work::New {
         arguments.extend(["-H".into(), "Connection: close".into()]);
     }
-    arguments.push(url(job, name).into());
+    arguments.push(url(job, &address).into());
     arguments
 }
 
