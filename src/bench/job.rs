@@ -69,9 +69,8 @@ pub(crate) enum Generator {
     /// This program.
     #[default]
     Ravelin,
-    /// `requests` and `new` over HTTP/1.1. It has no way to say where a name is, so it asks for the
-    /// address, and the certificate is the one that the gateway shows without a name. It verifies
-    /// nothing.
+    /// `requests` and `new` over HTTP/1.1, to a target on loopback: it has no way to say where a name
+    /// is, so it asks TLS for `localhost`, which the certificate has to have. It verifies nothing.
     Wrk,
     /// `requests` over HTTP/2.
     H2load,

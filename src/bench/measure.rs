@@ -242,6 +242,14 @@ impl Run<'_> {
         let contender = Program::Gateway.start(self.field, addresses, 1)?;
         let cookie = contender.cookie().unwrap_or_default().to_owned();
         let seconds = self.effort.seconds;
+        let warm = job(
+            &contender,
+            self.row.id,
+            shape,
+            &cookie,
+            seconds.min(WARM_UP),
+        )?;
+        let _warm = self.drive(&contender, &warm);
         for round in 1..=self.effort.rounds {
             for by in [Generator::Ravelin, generator] {
                 let mut job = job(&contender, self.row.id, shape, &cookie, seconds)?;

@@ -39,8 +39,10 @@ impl Site {
         let folder = Folder::prepare(None)?;
         let authority = Authority::generate(clock::wall())?;
         let p256 = authority.issue(&[GATEWAY, APP], &[])?;
+        // wrk asks TLS for this name, and verifies nothing.
+        let local = authority.issue(&["localhost"], &[])?;
         let rsa = authority.issue_rsa(&[GATEWAY, APP])?;
-        for (name, issued) in [("p256", p256), ("rsa", rsa)] {
+        for (name, issued) in [("p256", p256), ("rsa", rsa), ("local", local)] {
             let (chain, key) = (&issued.chain, &issued.key);
             folder.write(&format!("{name}.pem"), chain.as_bytes())?;
             folder.write(&format!("{name}.key"), key.as_bytes())?;
@@ -129,7 +131,7 @@ demo = true
 
 [listener.public]
 addresses = ["{p256}"]
-certificates = ["p256"]
+certificates = ["p256", "local"]
 max_connections_per_source = 16000
 
 [listener.rsa]
@@ -143,6 +145,10 @@ key = "file:../p256.key"
 [certificate.rsa]
 chain = "../rsa.pem"
 key = "file:../rsa.key"
+
+[certificate.local]
+chain = "../local.pem"
+key = "file:../local.key"
 
 [limits]
 idle = "10min"
