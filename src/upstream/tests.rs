@@ -23,6 +23,7 @@ use crate::{
     web::{self, Body},
 };
 
+mod answers;
 mod world;
 
 #[tokio::test]
@@ -302,7 +303,7 @@ async fn the_end_of_a_session_ends_its_answers_and_waits() {
     let world = World::new(&[address]);
     let ended = CancellationToken::new();
     let mut exchange = world.exchange(get("/answers"));
-    exchange.stop = Some(ended.clone());
+    exchange.stop = Some(&ended);
     let answer = world
         .upstream
         .forward(exchange)
@@ -311,7 +312,7 @@ async fn the_end_of_a_session_ends_its_answers_and_waits() {
         .answer
         .response;
     let mut exchange = world.exchange(get("/waits"));
-    exchange.stop = Some(ended.clone());
+    exchange.stop = Some(&ended);
     let (read, waited, ()) = tokio::join!(all(answer), world.upstream.forward(exchange), async {
         until(|| world.pool.nodes()[0].in_hand() == 2).await;
         ended.cancel();
@@ -840,10 +841,10 @@ async fn a_plain_site_is_asked_in_origin_form_on_a_connection_of_its_own() {
             .body(body);
         let idle = Duration::from_secs(5);
         let permit = world.tunnel_permit(address);
-        let stop = Some(CancellationToken::new());
+        let token = CancellationToken::new();
         world
             .upstream
-            .plain(&permit, request.unwrap(), idle, stop)
+            .plain(&permit, request.unwrap(), idle, Some(&token))
             .await
     };
     for number in 0..2 {

@@ -96,7 +96,7 @@ impl Service {
         headers::strip_identity(&mut parts.headers, &[]);
         headers::strip_cookies(&mut parts.headers);
         let request = Request::from_parts(parts, body);
-        let stop = Some(session.ended().clone());
+        let stop = Some(session.ended());
         let fetched = gateway.upstream.plain(&permit, request, limits.idle, stop);
         let fetched = session.ended().run_until_cancelled(fetched).await;
         let fetched = fetched.ok_or(upstream::Error::Stopped)??;
@@ -207,13 +207,10 @@ impl Service {
         let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
         let ended = session.as_ref().map(|session| session.ended());
-        let stop = match upgrade {
-            None => ended.cloned(),
-            // Of its own: a reload may end a WebSocket that its session outlives.
-            Some(_websocket) => {
-                Some(ended.map_or_else(CancellationToken::new, |ended| ended.child_token()))
-            }
-        };
+        // Of its own: a reload may end a WebSocket that its session outlives.
+        let cut = upgrade.map(|_websocket| {
+            ended.map_or_else(CancellationToken::new, CancellationToken::child_token)
+        });
         let pool = gateway.pool(app);
         let forwarded = gateway.upstream.forward(Exchange {
             permit: &permit,
@@ -225,13 +222,13 @@ impl Service {
             target,
             upgrade,
             request,
-            stop: stop.clone(),
+            stop: cut.as_ref().or(ended),
             relayed: Arc::clone(&relayed),
         });
         let Forwarded { mut answer, served } = forwarded.await?;
         record.backend = Some(served.address);
         record.target = Some(Arc::clone(served.node.name()));
-        if let (Some(stop), true) = (stop, answer.then.is_some()) {
+        if let (Some(stop), true) = (cut, answer.then.is_some()) {
             record.relayed = Some(Arc::clone(&relayed));
             let place = self.shared.watch(
                 gateway,

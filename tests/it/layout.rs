@@ -423,7 +423,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     (
         "hyper_util",
-        &["admin", "balance/health", "bench/load/http2", "demo", "upstream"],
+        &[
+            "admin",
+            "balance/health",
+            "bench/load/http2",
+            "demo",
+            "upstream",
+        ],
     ),
     ("ipnet", &["auth/lockout", "config", "dial"]),
     ("jsonwebtoken", &["session/token"]),

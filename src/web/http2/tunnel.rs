@@ -61,7 +61,9 @@ impl AsyncRead for Tunnel {
                 None => return Poll::Ready(Ok(())),
             }
         }
-        let part = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
+        let part = this
+            .ahead
+            .split_to(this.ahead.len().min(buffer.remaining()));
         buffer.put_slice(&part);
         // The device may send more only when these are on their way to the backend.
         let _closed = this.receive.flow_control().release_capacity(part.len());
@@ -94,10 +96,7 @@ impl AsyncWrite for Tunnel {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.closed {
             self.closed = true;
             self.send.send_data(Bytes::new(), true).map_err(broken)?;
