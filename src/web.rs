@@ -4,6 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
+pub(crate) use self::http1::Output;
 pub use self::{body::Body, http2::Tunnel, stream::Stream};
 use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 

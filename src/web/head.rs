@@ -11,6 +11,8 @@ use http::{
     uri::PathAndQuery,
 };
 
+pub mod response;
+
 /// The head of one request, with everything that the connection must know about it.
 #[derive(Debug)]
 pub struct Head {
@@ -371,7 +373,7 @@ fn expects_continue(headers: &HeaderMap, version: Version) -> Result<bool, Error
 }
 
 /// Digits and nothing else, without overflow.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }

@@ -22,8 +22,9 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::debug;
 
+pub(crate) use self::answer::Output;
 use self::{
-    answer::{Facts, Failure, Output, Sending},
+    answer::{Facts, Failure, Sending},
     upload::{Status, Upload},
 };
 use super::{
