@@ -19,7 +19,7 @@ use crate::{
     listener::peer::Peer,
     metrics::{
         ByDirection, ByEnd, ByStage, Held,
-        access_log::{Found, Line, Record, Relayed, printable},
+        access_log::{Line, Record, Relayed},
     },
 };
 
@@ -82,7 +82,7 @@ impl Entry {
             listener: &peer.listener.name,
             device: Some(peer.address),
             status: Some(status),
-            found: Found::from(&record),
+            record: Some(&record),
             ..Line::default()
         });
     }
@@ -162,16 +162,16 @@ impl Entry {
             listener: &self.peer.listener.name,
             device: Some(self.peer.address),
             protocol: protocol(self.version),
-            method: Cow::Borrowed(self.method.as_str()),
+            method: self.method.as_str(),
             host,
-            path: printable(path),
+            path,
             agent: self
                 .agent
                 .as_ref()
                 .map(|agent| text(agent, MAX_AGENT))
                 .unwrap_or_default(),
             status: self.status.map(|status| status.as_u16()),
-            ms: milliseconds(clock::now().saturating_duration_since(self.started)),
+            took: clock::now().saturating_duration_since(self.started),
             up: relayed.map(|relayed| relayed.counts.up.load(Ordering::Relaxed)),
             down: Some(relayed.map_or(self.down, |relayed| {
                 relayed.counts.down.load(Ordering::Relaxed)
@@ -181,7 +181,7 @@ impl Entry {
                 (None, None) => Some("device gone"),
                 (None, Some(_)) => None,
             },
-            found: Found::from(&self.record),
+            record: Some(&self.record),
         }
     }
 }
@@ -256,11 +256,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 fn text(value: &HeaderValue, limit: usize) -> Cow<'_, str> {
     let bytes = value.as_bytes();
-    let cut = bytes.get(..limit).unwrap_or(bytes);
-    match String::from_utf8_lossy(cut) {
-        Cow::Borrowed(text) => printable(text),
-        Cow::Owned(text) => Cow::Owned(printable(&text).into_owned()),
-    }
+    String::from_utf8_lossy(bytes.get(..limit).unwrap_or(bytes))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -269,10 +265,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     }
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 const MAX_AGENT: usize = 200;
