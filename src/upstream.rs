@@ -2,11 +2,12 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use futures_util::future::{Either, select, select_all};
+use futures_util::future::{Either, select};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, EXPECT, HOST, TE},
@@ -77,14 +78,23 @@ pub struct Exchange<'a> {
     pub upgrade: Option<Upgrade>,
     /// The request, its head cleaned and completed by `web::headers`. `Host` is set here.
     pub request: Request<Body>,
-    /// Ends it when one fires: the session ended, the policy changed.
-    pub stop: Vec<CancellationToken>,
+    /// Ends it when it fires: the session ended, the policy changed.
+    pub stop: Option<CancellationToken>,
     /// Told of a WebSocket's bytes while it runs, and of its end.
     pub relayed: Arc<Relayed>,
 }
 
-/// Who answered; an extension of every answer that [`Upstream::forward`] gives.
-#[derive(Clone, Debug)]
+/// A node's answer.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The answer.
+    pub answer: Answer,
+    /// Who gave it.
+    pub served: Served,
+}
+
+/// Who answered.
+#[derive(Debug)]
 pub struct Served {
     /// The node.
     pub node: Arc<Node>,
@@ -126,20 +136,20 @@ impl Upstream {
     /// # Errors
     ///
     /// When no node could answer.
-    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
+    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
         let stop = exchange.stop.clone();
         let tries = Box::pin(self.tries(exchange));
-        if stop.is_empty() {
+        let Some(stop) = stop else {
             return tries.await;
-        }
-        let stopped = select_all(stop.iter().map(|token| Box::pin(token.cancelled())));
-        match select(tries, stopped).await {
+        };
+        // The answer first: a node that is ready to answer costs no look at the token.
+        match select(tries, pin!(stop.cancelled())).await {
             Either::Left((result, _)) => result,
             Either::Right(_) => Err(Error::Stopped),
         }
     }
 
-    async fn tries(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
+    async fn tries(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
         let (plan, mut load) = Plan::new(exchange).map_err(Error::Unforwardable)?;
         let mut tried = Vec::new();
         let mut failed: u32 = 0;
@@ -193,7 +203,7 @@ impl Upstream {
         load: Load,
         reuse: bool,
         failed: u32,
-    ) -> Result<Answer, Box<Failure>> {
+    ) -> Result<Forwarded, Box<Failure>> {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
         let login = head::carries_connection_login(&load.headers);
         let connection = match self.connection(plan, &lease, &shelf, login, reuse).await {
@@ -245,12 +255,11 @@ impl Upstream {
             }
             None => Opened::No,
         };
-        let mut answer = match (plan.upgrade, opened) {
+        let answer = match (plan.upgrade, opened) {
             (Some(upgrade), Opened::Yes) => upgrade.open(answer, self.relay(plan, held)),
             _ => plan.answer(answer, held).map_err(broken)?,
         };
-        answer.response.extensions_mut().insert(served);
-        Ok(answer)
+        Ok(Forwarded { answer, served })
     }
 
     /// A connection to a node: kept if there is one and `reuse`, else a new one. `login` is for
@@ -364,7 +373,7 @@ struct Plan<'a> {
     first_byte: Duration,
     progress: Duration,
     upgrade_idle: Duration,
-    stop: Vec<CancellationToken>,
+    stop: Option<CancellationToken>,
     relayed: Arc<Relayed>,
 }
 

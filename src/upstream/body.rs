@@ -154,8 +154,8 @@ pub(super) struct Receiving<H> {
     /// Runs while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
     silent: bool,
-    stop: Vec<CancellationToken>,
-    stopped: Vec<Pin<Box<WaitForCancellationFutureOwned>>>,
+    stop: Option<CancellationToken>,
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// What an answer holds until its end.
@@ -170,7 +170,7 @@ impl<H: Hold> Receiving<H> {
         incoming: Incoming,
         held: H,
         limit: Duration,
-        stop: Vec<CancellationToken>,
+        stop: Option<CancellationToken>,
     ) -> Body {
         if incoming.is_end_stream() {
             held.finish();
@@ -183,7 +183,7 @@ impl<H: Hold> Receiving<H> {
             silence: None,
             silent: false,
             stop,
-            stopped: Vec::new(),
+            stopped: None,
         })
     }
 
@@ -198,14 +198,11 @@ impl<H: Hold> Receiving<H> {
 
     /// Nothing has come: is it time to give up?
     fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<Error> {
-        if self.stopped.is_empty() {
-            let stopped = |token: CancellationToken| Box::pin(token.cancelled_owned());
-            self.stopped = self.stop.drain(..).map(stopped).collect();
+        if let Some(stop) = self.stop.take() {
+            self.stopped = Some(Box::pin(stop.cancelled_owned()));
         }
-        if self
-            .stopped
-            .iter_mut()
-            .any(|stopped| stopped.poll_unpin(context).is_ready())
+        if let Some(stopped) = &mut self.stopped
+            && stopped.poll_unpin(context).is_ready()
         {
             return Poll::Ready(Error::Backend(Box::new(Ended::Stopped)));
         }

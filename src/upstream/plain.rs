@@ -42,7 +42,7 @@ impl Upstream {
         permit: &Permit,
         request: Request<Body>,
         idle: Duration,
-        stop: Vec<CancellationToken>,
+        stop: Option<CancellationToken>,
     ) -> Result<Fetched, Error> {
         let site: Arc<str> = match permit.what() {
             What::Tunnel { target, .. } => target.to_string().into(),

@@ -150,7 +150,7 @@ pub(super) struct Relay {
     /// Ends the connection and the lease with the relay.
     pub(super) held: Held,
     pub(super) limits: Limits,
-    pub(super) stop: Vec<CancellationToken>,
+    pub(super) stop: Option<CancellationToken>,
     pub(super) relayed: Arc<Relayed>,
 }
 
@@ -162,7 +162,10 @@ impl Relay {
             Ok(Ok(upgraded)) => {
                 let backend = TokioIo::new(upgraded);
                 let counts = &self.relayed.counts;
-                let end = relay::relay(&mut device, backend, self.limits, &self.stop, counts).await;
+                let end = {
+                    let stop = self.stop.as_slice();
+                    relay::relay(&mut device, backend, self.limits, stop, counts).await
+                };
                 self.relayed.ended(&end);
                 debug!(%node, ?end, "websocket ended");
                 if !end.is_complete() {

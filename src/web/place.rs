@@ -18,7 +18,6 @@ use crate::{
     Config,
     config::{App, Authorization},
     listener::peer::Peer,
-    metrics::access_log::Record,
     permit::{Host, Target},
     route::Routes,
 };
@@ -138,17 +137,7 @@ impl Site {
     }
 
     /// Takes from an answer what is ours alone, and maps the inside's names to the outside's.
-    pub(super) fn clean_answer(
-        &self,
-        response: &mut Response<Body>,
-        app: &App,
-        config: &Config,
-        record: &mut Record,
-    ) {
-        if let Some(served) = response.extensions().get::<crate::upstream::Served>() {
-            record.backend = Some(served.address);
-            record.target = Some(Arc::clone(served.node.name()));
-        }
+    pub(super) fn clean_answer(&self, response: &mut Response<Body>, app: &App, config: &Config) {
         let headers = response.headers_mut();
         for name in headers::strip_set_cookies(headers) {
             tracing::warn!(app = %app.name, cookie = name, "a node set a cookie of ours; dropped");

@@ -25,7 +25,7 @@ use crate::{
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{self, Exchange, Served, Upgrade},
+    upstream::{self, Exchange, Forwarded, Upgrade},
 };
 
 /// The requests of one connection.
@@ -96,7 +96,7 @@ impl Service {
         headers::strip_identity(&mut parts.headers, &[]);
         headers::strip_cookies(&mut parts.headers);
         let request = Request::from_parts(parts, body);
-        let stop = vec![session.ended().clone()];
+        let stop = Some(session.ended().clone());
         let fetched = gateway.upstream.plain(&permit, request, limits.idle, stop);
         let fetched = session.ended().run_until_cancelled(fetched).await;
         let fetched = fetched.ok_or(upstream::Error::Stopped)??;
@@ -206,8 +206,14 @@ impl Service {
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
         let authority = site.clean(&mut request, app, &self.peer);
         let relayed = Arc::new(Relayed::default());
-        let cut = upgrade.map(|_websocket| CancellationToken::new());
-        let ended = session.as_ref().map(|session| session.ended().clone());
+        let ended = session.as_ref().map(|session| session.ended());
+        let stop = match upgrade {
+            None => ended.cloned(),
+            // Of its own: a reload may end a WebSocket that its session outlives.
+            Some(_websocket) => {
+                Some(ended.map_or_else(CancellationToken::new, |ended| ended.child_token()))
+            }
+        };
         let pool = gateway.pool(app);
         let forwarded = gateway.upstream.forward(Exchange {
             permit: &permit,
@@ -219,12 +225,13 @@ impl Service {
             target,
             upgrade,
             request,
-            stop: ended.into_iter().chain(cut.clone()).collect(),
+            stop: stop.clone(),
             relayed: Arc::clone(&relayed),
         });
-        let mut answer = forwarded.await?;
-        let served = answer.response.extensions().get::<Served>();
-        if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
+        let Forwarded { mut answer, served } = forwarded.await?;
+        record.backend = Some(served.address);
+        record.target = Some(Arc::clone(served.node.name()));
+        if let (Some(stop), true) = (stop, answer.then.is_some()) {
             record.relayed = Some(Arc::clone(&relayed));
             let place = self.shared.watch(
                 gateway,
@@ -239,7 +246,7 @@ impl Service {
             );
             answer = answer.holding(place);
         }
-        site.clean_answer(&mut answer.response, app, &gateway.config, record);
+        site.clean_answer(&mut answer.response, app, &gateway.config);
         Ok(answer)
     }
 
