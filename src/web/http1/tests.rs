@@ -640,8 +640,8 @@ async fn a_drain_finishes_what_is_in_hand_and_closes_idle_connections() {
     .await;
     until(|| echo.begun.load(Ordering::SeqCst) == 1).await;
 
-    tasks.draining().cancel();
-    busy_tasks.draining().cancel();
+    tasks.begin_drain();
+    busy_tasks.begin_drain();
 
     assert_eq!(read_to_end(&mut idle).await, "");
     send(&mut busy, "abc").await;
