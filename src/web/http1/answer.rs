@@ -5,6 +5,7 @@ use std::{
     io::{self, IoSlice, Write as _},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::UNIX_EPOCH,
 };
 
 use bytes::{Buf, Bytes};
@@ -293,7 +294,8 @@ impl Output {
         self.data.is_empty() && self.tail.is_empty() && self.front.len() < FRONT_LIMIT
     }
 
-    /// Small blocks join the front, so that head and body are one record and one system call.
+    /// Tiny blocks join the front. With others it is one record and one system call as well: the
+    /// record is where their bytes are copied to.
     fn data(&mut self, data: Bytes, tail: &'static [u8]) {
         if data.len() <= COPY {
             self.push(&data);
@@ -333,8 +335,8 @@ impl Output {
     }
 
     fn date(&mut self) {
-        let now = clock::wall();
-        let second = clock::since_epoch().as_secs();
+        let now = clock::since_epoch();
+        let second = now.as_secs();
         let date = DATE_NOW.with(|cached| {
             let (of, text) = cached.get();
             if of == second {
@@ -342,7 +344,7 @@ impl Output {
             }
             let mut text = [b' '; DATE_LENGTH];
             let mut place = &mut text[..];
-            let _written = write!(place, "{}", httpdate::HttpDate::from(now));
+            let _written = write!(place, "{}", httpdate::HttpDate::from(UNIX_EPOCH + now));
             cached.set((second, text));
             text
         });
@@ -418,5 +420,5 @@ const LAST: &[u8] = b"\r\n0\r\n\r\n";
 /// Heads and small bodies fit.
 const FRONT: usize = 1024;
 const FRONT_LIMIT: usize = 16 * 1024;
-/// Up to here copying is cheaper than another record.
-const COPY: usize = 8 * 1024;
+/// Up to here copying is cheaper than a list of parts.
+const COPY: usize = 256;
