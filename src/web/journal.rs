@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     agent: Option<HeaderValue>,
     version: Version,
     status: Option<StatusCode>,
+    /// The answer's, while it is on its way.
+    body: Body,
     down: u64,
     upgraded: Option<Held>,
     _in_hand: Held,
@@ -58,6 +60,7 @@ impl Entry {
             agent: field(header::USER_AGENT),
             version: request.version(),
             status: None,
+            body: Body::empty(),
             down: 0,
             upgraded: None,
             _in_hand: Held::new(&shared.metrics.in_hand),
@@ -123,7 +126,10 @@ impl Entry {
                 response.into()
             }
             None => response
-                .map(|body| Body::stream(Watched { body, entry: self }))
+                .map(|body| {
+                    self.body = body;
+                    Body::boxed(self)
+                })
                 .into(),
         }
     }
@@ -188,6 +194,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        // Whoever reads the line finds the node's connection given back.
+        self.body = Body::empty();
         self.shared.access.write(&self.line());
         if let Some(relayed) = self.record.relayed.as_deref() {
             let metrics = &self.shared.metrics;
@@ -203,13 +211,8 @@ impl Drop for Entry {
     }
 }
 
-/// An answer's body that counts its bytes and ends the line with it.
-struct Watched {
-    body: Body,
-    entry: Box<Entry>,
-}
-
-impl http_body::Body for Watched {
+/// The answer's body: its bytes are counted, and the line ends with it.
+impl http_body::Body for Entry {
     type Data = Bytes;
     type Error = body::Error;
 
@@ -221,11 +224,11 @@ impl http_body::Body for Watched {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.entry.down = self.entry.down.saturating_add(bytes as u64);
+                self.down = self.down.saturating_add(bytes as u64);
             }
             Poll::Ready(Some(Err(error))) => {
-                if self.entry.record.refused.is_none() {
-                    self.entry.record.refuse("answer", chain(error));
+                if self.record.refused.is_none() {
+                    self.record.refuse("answer", chain(error));
                 }
             }
             Poll::Ready(None) | Poll::Pending => {}
