@@ -81,7 +81,7 @@ pub struct Exchange<'a> {
     /// Ends it when it fires: the session ended, the policy changed.
     pub stop: Option<CancellationToken>,
     /// Told of a WebSocket's bytes while it runs, and of its end.
-    pub relayed: Arc<Relayed>,
+    pub relayed: Option<Arc<Relayed>>,
 }
 
 /// A node's answer.
@@ -354,7 +354,7 @@ impl Upstream {
                 block: self.block,
             },
             stop: plan.stop.clone(),
-            relayed: Arc::clone(&plan.relayed),
+            relayed: plan.relayed.clone().unwrap_or_default(),
         }
     }
 }
@@ -374,7 +374,7 @@ struct Plan<'a> {
     progress: Duration,
     upgrade_idle: Duration,
     stop: Option<CancellationToken>,
-    relayed: Arc<Relayed>,
+    relayed: Option<Arc<Relayed>>,
 }
 
 /// What is handed to a connection, and comes back when it was not sent.
