@@ -1,20 +1,22 @@
 //! Header fields that must not pass from one side to the other, and those that we add ourselves.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, FORWARDED, HOST, LOCATION,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
     },
     uri::Scheme,
 };
 
+pub use self::forwarded::Forwarded;
 use super::head;
-use crate::{listener::peer::Peer, permit::Host};
+use crate::permit::Host;
+
+mod forwarded;
 
 /// Drops what was meant for one hop only (RFC 9110, section 7.6.1). `Trailer` stays: what it
 /// announces is passed on.
@@ -58,57 +60,6 @@ pub fn strip_identity(headers: &mut HeaderMap, also: &[&str]) {
     for name in &claimed {
         headers.remove(name);
     }
-}
-
-/// For whom and by which name we forward, as a backend is told: the same for all requests of one
-/// connection to one name.
-#[derive(Debug)]
-pub struct Forwarded {
-    address: HeaderValue,
-    host: HeaderValue,
-    port: HeaderValue,
-    all: HeaderValue,
-}
-
-impl Forwarded {
-    /// What is true of this device, and of the authority by which it reached us.
-    pub fn new(peer: &Peer, authority: &Authority) -> Self {
-        let address = peer.address.ip().to_canonical();
-        let host = authority.to_string();
-        let all = match address {
-            IpAddr::V4(address) => format!("for={address};host=\"{host}\";proto=https"),
-            IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{host}\";proto=https"),
-        };
-        Self {
-            address: told(address.to_string()),
-            host: told(host),
-            port: authority.port.unwrap_or(HTTPS).into(),
-            all: told(all),
-        }
-    }
-
-    /// Sets `X-Forwarded-*`, `X-Real-IP` and `Forwarded` (RFC 7239). What the headers claimed
-    /// before is gone.
-    pub fn set(&self, headers: &mut HeaderMap) {
-        strip_identity(headers, &[]);
-        headers.insert(X_FORWARDED_FOR, self.address.clone());
-        headers.insert(X_FORWARDED_HOST, self.host.clone());
-        headers.insert(X_FORWARDED_PORT, self.port.clone());
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
-        headers.insert(X_REAL_IP, self.address.clone());
-        headers.insert(FORWARDED, self.all.clone());
-    }
-
-    /// The authority as it was written.
-    pub fn host(&self) -> &HeaderValue {
-        &self.host
-    }
-}
-
-/// Addresses and judged names are always valid values.
-fn told(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text))
-        .unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }
 
 /// Takes our own cookies out of `Cookie`: no backend ever sees them.
@@ -509,11 +460,6 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 /// Never dropped because `Connection` names them: backends would see no host, or no login.
 static KEPT: [HeaderName; 4] = [http::header::AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
