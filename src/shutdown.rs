@@ -88,20 +88,23 @@ impl Tasks {
         let (ending, given) = (self.ending.clone(), Arc::clone(&self.given));
         let panics = Arc::clone(&self.panics);
         async move {
-            let mut caught = pin!(AssertUnwindSafe(future).catch_unwind());
+            let mut work = pin!(caught(&panics, future));
             let mut ended = pin!(ending.cancelled());
             let mut ending = Heard::new(&given.ending, ended.as_mut());
-            let result = poll_fn(|context| {
-                if let Poll::Ready(result) = caught.as_mut().poll(context) {
-                    return Poll::Ready(Some(result));
+            poll_fn(|context| {
+                if work.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
                 }
-                ending.poll(context).map(|()| None)
-            });
-            if let Some(Err(panic)) = result.await {
-                panics.fetch_add(1, Ordering::Relaxed);
-                error!(message = panic_message(&*panic), "a task panicked");
-            }
+                ending.poll(context)
+            })
+            .await;
         }
+    }
+
+    /// Runs a part of a task, such as one request of many. A panic in it is logged and counted as a
+    /// task's, ends only this part, and gives `None`.
+    pub async fn caught<F: Future>(&self, future: F) -> Option<F::Output> {
+        caught(&self.panics, future).await
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -226,6 +229,16 @@ where
         // The handle is not needed: the tracker waits for the task.
         drop(self.spawn(future));
     }
+}
+
+async fn caught<F: Future>(panics: &AtomicU64, future: F) -> Option<F::Output> {
+    let caught = AssertUnwindSafe(future).catch_unwind().await;
+    caught
+        .inspect_err(|panic| {
+            panics.fetch_add(1, Ordering::Relaxed);
+            error!(message = panic_message(&**panic), "a task panicked");
+        })
+        .ok()
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
