@@ -81,7 +81,7 @@ pub struct Exchange<'a> {
     /// Ends it when it fires: the session ended, the policy changed.
     pub stop: Option<&'a CancellationToken>,
     /// Told of a WebSocket's bytes while it runs, and of its end.
-    pub relayed: Arc<Relayed>,
+    pub relayed: Option<Arc<Relayed>>,
 }
 
 /// A node's answer.
@@ -437,7 +437,7 @@ impl Upstream {
                 block: self.block,
             },
             stop: plan.stop.cloned(),
-            relayed: Arc::clone(&plan.relayed),
+            relayed: plan.relayed.clone().unwrap_or_default(),
         }
     }
 }
@@ -457,7 +457,7 @@ struct Plan<'a> {
     progress: Duration,
     upgrade_idle: Duration,
     stop: Option<&'a CancellationToken>,
-    relayed: Arc<Relayed>,
+    relayed: Option<Arc<Relayed>>,
 }
 
 /// What is handed to a connection, and is whole again when it was not sent.

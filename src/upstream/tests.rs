@@ -692,7 +692,8 @@ async fn a_websocket_opens_over_either_protocol() {
         }
         let mut exchange = world.exchange(request);
         exchange.upgrade = Some(upgrade);
-        let counts = std::sync::Arc::clone(&exchange.relayed.counts);
+        let relayed = exchange.relayed.clone().unwrap();
+        let counts = std::sync::Arc::clone(&relayed.counts);
         let answer = world.upstream.forward(exchange).await.unwrap().answer;
         assert_eq!(answer.response.status(), status);
         let headers = answer.response.headers();

@@ -104,7 +104,7 @@ impl World {
             upgrade: Upgrade::asked(&request, None),
             request,
             stop: None,
-            relayed: Arc::default(),
+            relayed: Some(Arc::default()),
         }
     }
 

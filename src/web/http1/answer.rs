@@ -284,7 +284,8 @@ impl Output {
         self.data.is_empty() && self.tail.is_empty() && self.front.len() < FRONT_LIMIT
     }
 
-    /// Small blocks join the front, so that head and body are one record and one system call.
+    /// Tiny blocks join the front. With others it is one record and one system call as well: the
+    /// record is where their bytes are copied to.
     pub(crate) fn data(&mut self, data: Bytes, tail: &'static [u8]) {
         if data.len() <= COPY {
             self.push(&data);
@@ -402,5 +403,5 @@ const LAST: &[u8] = b"\r\n0\r\n\r\n";
 /// Heads and small bodies fit.
 const FRONT: usize = 1024;
 const FRONT_LIMIT: usize = 16 * 1024;
-/// Up to here copying is cheaper than another record.
-const COPY: usize = 8 * 1024;
+/// Up to here copying is cheaper than a list of parts.
+const COPY: usize = 256;
