@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -27,13 +26,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// Both sides may be given as `&mut`. After every end but [`End::Closed`] the caller must not
 /// close a side in good order (no FIN, no `close_notify`): its peer would take a part for the
 /// whole. [`End::is_complete`] tells.
-pub async fn relay<A, B>(
+pub fn relay<A, B>(
     device: A,
     backend: B,
     limits: Limits,
     stop: &[CancellationToken],
     counts: &Counts,
-) -> End
+) -> impl Future<Output = End>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -50,14 +49,15 @@ where
         stops: stop
             .iter()
             .cloned()
-            .map(CancellationToken::cancelled_owned)
+            .map(|token| Box::pin(token.cancelled_owned()))
             .collect(),
         last: start,
         absolute,
         armed,
         timer: Box::pin(sleep_until(armed)),
     };
-    poll_fn(|context| relay.poll(context, counts)).await
+    // No async function: that would keep room for both sides twice.
+    poll_fn(move |context| relay.poll(context, counts))
 }
 
 /// Limits of one relay.
@@ -121,8 +121,8 @@ struct Relay<A, B> {
     up: Way,
     down: Way,
     limits: Limits,
-    /// Polled only when one of them fired, so that they cost nothing for each block.
-    stops: FuturesUnordered<WaitForCancellationFutureOwned>,
+    /// Looking at them takes their locks, so no token may be every relay's.
+    stops: Vec<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// When a byte moved last.
     last: Instant,
     absolute: Instant,
@@ -138,8 +138,10 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     fn poll(&mut self, context: &mut Context<'_>, counts: &Counts) -> Poll<End> {
-        if let Poll::Ready(Some(())) = self.stops.poll_next_unpin(context) {
-            return Poll::Ready(End::Stopped);
+        for stop in &mut self.stops {
+            if stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(End::Stopped);
+            }
         }
         // Before the ways: they may use up what the runtime lets one task do at a time.
         if let Poll::Ready(end) = self.poll_time(context) {
@@ -689,7 +691,7 @@ mod tests {
             up: Way::default(),
             down: Way::default(),
             limits: LONG,
-            stops: FuturesUnordered::new(),
+            stops: Vec::new(),
             last: start,
             absolute: after(start, LONG.absolute),
             armed: after(start, LONG.idle),

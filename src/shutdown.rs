@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{future::FutureExt as _, sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
 /// The tasks of one gateway, and the two signals that end them.
@@ -73,15 +73,17 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let ending = self.ending.clone();
         let panics = Arc::clone(&self.panics);
-        async move {
-            let caught = AssertUnwindSafe(future).catch_unwind();
-            if let Some(Err(panic)) = ending.run_until_cancelled(caught).await {
-                panics.fetch_add(1, Ordering::Relaxed);
-                error!(message = panic_message(&*panic), "a task panicked");
-            }
-        }
+        // Not an async block: that would keep room for the future once more at each of its steps.
+        AssertUnwindSafe(future)
+            .catch_unwind()
+            .with_cancellation_token_owned(self.ending.clone())
+            .map(move |outcome| {
+                if let Some(Err(panic)) = outcome {
+                    panics.fetch_add(1, Ordering::Relaxed);
+                    error!(message = panic_message(&*panic), "a task panicked");
+                }
+            })
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.

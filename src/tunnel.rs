@@ -12,7 +12,6 @@ use crate::{
     metrics::access_log::Relayed,
     permit::{Permit, What},
     refusal, relay,
-    shutdown::Tasks,
     web::Answer,
 };
 
@@ -23,17 +22,12 @@ mod connect;
 pub struct Tunnels {
     config: config::Tunnel,
     dialer: Arc<Dialer>,
-    tasks: Tasks,
 }
 
 impl Tunnels {
     /// With the limits of a configuration.
-    pub fn new(config: config::Tunnel, dialer: Arc<Dialer>, tasks: Tasks) -> Self {
-        Self {
-            config,
-            dialer,
-            tasks,
-        }
+    pub fn new(config: config::Tunnel, dialer: Arc<Dialer>) -> Self {
+        Self { config, dialer }
     }
 
     /// Whether a port may be asked for at all.
@@ -62,7 +56,7 @@ impl Tunnels {
             backend,
             address,
             limits: self.limits(permit, address.port()),
-            stops: [ended, self.tasks.ending().clone()],
+            stop: ended,
             held,
             relayed,
         };
@@ -225,6 +219,7 @@ mod tests {
     use crate::{
         config::{Dns, Network, Source},
         permit::Target,
+        shutdown::Tasks,
         web::{Body, Stream},
     };
 
@@ -256,7 +251,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tunnels = Arc::new(tunnels(address));
-        let tasks = tunnels.tasks.clone();
+        let tasks = Tasks::new();
         let (device, near) = duplex(1 << 16);
         drop(tasks.spawn(async move {
             let (mut backend, _) = listener.accept().await.unwrap();
@@ -470,7 +465,7 @@ mod tests {
             let relayed = Arc::<Relayed>::default();
             let (mut device, near) = duplex(1 << 16);
 
-            let tasks = tunnels.tasks.clone();
+            let tasks = Tasks::new();
             let (stop, told) = (ended.clone(), Arc::clone(&relayed));
             let service = service_fn(move |request: Request<Incoming>| {
                 let slot = opening.lock().unwrap().take().unwrap();
@@ -511,7 +506,7 @@ mod tests {
         let opened = tunnels.open(&permit(address), ended, held, relayed).await;
         let Answer { response, then } = opened.unwrap().answer;
         let takeover = then.unwrap();
-        drop(tunnels.tasks.spawn(async move {
+        drop(Tasks::new().spawn(async move {
             let upgraded = hyper::upgrade::on(request).await.unwrap();
             takeover(Stream::Http2(TokioIo::new(upgraded), None)).await;
         }));
@@ -564,8 +559,7 @@ mod tests {
             block: 64 << 10,
             ports: vec![443, 993],
         };
-        let tasks = Tasks::new();
-        let dialer = Arc::new(Dialer::with(&network, &dns, &[], tasks.clone()));
-        Tunnels::new(config, dialer, tasks)
+        let dialer = Arc::new(Dialer::with(&network, &dns, &[], Tasks::new()));
+        Tunnels::new(config, dialer)
     }
 }
