@@ -8,10 +8,13 @@ export PATH := $(CURDIR)/.peers/bin:$(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 ARGS ?=
 # Tests to run, for example `make test ONLY=reverse_proxy`.
 ONLY ?=
+# Works to measure, for example `make bench WORK=h1,tunnel`; a look of minutes with QUICK=1.
+WORK ?=
+QUICK ?=
 # How long each fuzz target runs, in seconds.
 SECONDS_EACH ?= 60
 
-.PHONY: help run test peers build-tools check deny audit bench fuzz release certs clean
+.PHONY: help run test peers build-tools check deny audit bench bench-stages fuzz release certs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -54,7 +57,13 @@ deny: .peers/bin/cargo-deny ## licences, duplicate and banned crates, sources
 audit: .peers/bin/cargo-deny ## known vulnerabilities; needs the advisory database
 	cargo deny --locked check advisories
 
-bench: build-tools ## benches; numbers count on a quiet machine only
+bench: build-tools ## what the gateway costs beside its peers; an hour, on a quiet machine
+	@sh tests/peers.sh bench
+	cargo build --locked --release --bin ravelin
+	cargo run --locked --release --quiet --bin ravelin -- bench --peers benches/peers \
+	    --out benches/results $(if $(WORK),--work $(WORK)) $(if $(QUICK),--quick)
+
+bench-stages: build-tools ## what single stages cost in memory
 	cargo bench --locked
 
 fuzz: build-tools .peers/bin/cargo-fuzz ## a minute of each fuzz target

@@ -5,6 +5,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod ask;
+mod bench;
 mod check;
 mod demo;
 mod hash_password;
@@ -17,6 +18,7 @@ mod run;
 /// What a command could not do.
 pub fn run() -> Result<ExitCode, Box<dyn Error>> {
     match Cli::parse().command {
+        Command::Bench(options) => bench::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::HashPassword => hash_password::run(),
@@ -48,6 +50,8 @@ enum Command {
     Check(check::Options),
     /// Run the gateway and everything around it on loopback; nothing to configure
     Demo(demo::Options),
+    /// Measure what the gateway costs on this machine, alone or beside others
+    Bench(bench::Options),
     /// Turn a password from standard input into a line for a user file
     HashPassword,
     /// List the sessions in force

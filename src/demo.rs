@@ -23,14 +23,14 @@ use self::{
 };
 use crate::{auth::users::hash_password, clock, config::Secret, crypto, shutdown::Tasks};
 
-mod authority;
+pub(crate) mod authority;
 mod broker;
 mod company;
 mod configuration;
 mod desktop;
 mod dns;
 mod facts;
-mod folder;
+pub(crate) mod folder;
 mod intranet;
 mod lines;
 mod node;

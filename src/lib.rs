@@ -8,6 +8,7 @@ pub use crate::{
 mod admin;
 pub mod auth;
 pub mod balance;
+mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::Future,
+    ops::Deref,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -73,17 +74,16 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let panics = Arc::clone(&self.panics);
         // Not an async block: that would keep room for the future once more at each of its steps.
-        AssertUnwindSafe(future)
-            .catch_unwind()
+        caught(Arc::clone(&self.panics), future)
             .with_cancellation_token_owned(self.ending.clone())
-            .map(move |outcome| {
-                if let Some(Err(panic)) = outcome {
-                    panics.fetch_add(1, Ordering::Relaxed);
-                    error!(message = panic_message(&*panic), "a task panicked");
-                }
-            })
+            .map(drop)
+    }
+
+    /// Runs a part of a task, such as one request of many. A panic in it is logged and counted as a
+    /// task's, ends only this part, and gives `None`.
+    pub fn caught<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> {
+        caught(&*self.panics, future)
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -151,6 +151,20 @@ where
         // The handle is not needed: the tracker waits for the task.
         drop(self.spawn(future));
     }
+}
+
+fn caught<F: Future>(
+    panics: impl Deref<Target = AtomicU64>,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    AssertUnwindSafe(future).catch_unwind().map(move |caught| {
+        caught
+            .inspect_err(|panic| {
+                panics.fetch_add(1, Ordering::Relaxed);
+                error!(message = panic_message(&**panic), "a task panicked");
+            })
+            .ok()
+    })
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -23,7 +23,7 @@ use self::{
 };
 pub use self::{
     certificates::{Fact, KeyKind},
-    gather::{Driven, Flusher, Gathering},
+    gather::{Flusher, Gathering},
     socket::Socket,
     stream::Stream,
 };

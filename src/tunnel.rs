@@ -207,8 +207,6 @@ fn tls_error(error: &dial::tls::Error) -> ProxyError {
 mod tests {
     use std::{net::IpAddr, sync::atomic::Ordering, time::Duration};
 
-    use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
-    use hyper_util::rt::TokioIo;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         net::{TcpListener, TcpStream},
@@ -220,7 +218,7 @@ mod tests {
         config::{Dns, Network, Source},
         permit::Target,
         shutdown::Tasks,
-        web::{Body, Stream},
+        web::Stream,
     };
 
     #[tokio::test]
@@ -244,65 +242,6 @@ mod tests {
         assert_eq!(counts.up.load(Ordering::Relaxed), 14);
         assert_eq!(counts.down.load(Ordering::Relaxed), 13);
         assert_eq!(world.relayed.end.get(), Some(&"closed"));
-    }
-
-    #[tokio::test]
-    async fn many_bytes_come_back_over_http2() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let tunnels = Arc::new(tunnels(address));
-        let tasks = Tasks::new();
-        let (device, near) = duplex(1 << 16);
-        drop(tasks.spawn(async move {
-            let (mut backend, _) = listener.accept().await.unwrap();
-            let (mut read, mut write) = backend.split();
-            tokio::io::copy(&mut read, &mut write).await.unwrap();
-            write.shutdown().await.unwrap();
-        }));
-        let opening = Arc::clone(&tunnels);
-        let service = service_fn(move |request| {
-            let tunnels = Arc::clone(&opening);
-            async move {
-                take_over(
-                    &tunnels,
-                    request,
-                    address,
-                    CancellationToken::new(),
-                    (),
-                    Arc::default(),
-                )
-                .await
-            }
-        });
-        let server = hyper::server::conn::http2::Builder::new(tasks.clone());
-        let serving = server.serve_connection(TokioIo::new(near), service);
-        drop(tasks.spawn(async move { drop(serving.await) }));
-
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(tasks.clone(), TokioIo::new(device))
-                .await
-                .unwrap();
-        drop(tasks.spawn(async move { drop(connection.await) }));
-        let ask = Request::connect(address.to_string())
-            .body(Body::empty())
-            .unwrap();
-        let answer = sender.send_request(ask).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let stream = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
-        let (mut read, mut write) = tokio::io::split(stream);
-
-        let sent: Vec<u8> = (0..2_000_000_u32).flat_map(u32::to_le_bytes).collect();
-        let mut came = Vec::new();
-        let (wrote, read) = tokio::join!(
-            async {
-                write.write_all(&sent).await?;
-                write.shutdown().await
-            },
-            read.read_to_end(&mut came)
-        );
-        wrote.unwrap();
-        read.unwrap();
-        assert!(came == sent, "{} of {} bytes", came.len(), sent.len());
     }
 
     #[tokio::test]
@@ -444,7 +383,7 @@ mod tests {
         }
     }
 
-    /// A device that sent CONNECT and read its 200, and the backend it reached.
+    /// A device with an open tunnel, and the backend it reached.
     struct World {
         device: DuplexStream,
         backend: TcpStream,
@@ -458,32 +397,18 @@ mod tests {
         async fn open() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let tunnels = Arc::new(tunnels(address));
+            let tunnels = tunnels(address);
             let ended = CancellationToken::new();
             let (slot, over) = slot();
-            let opening = std::sync::Mutex::new(Some(slot));
             let relayed = Arc::<Relayed>::default();
-            let (mut device, near) = duplex(1 << 16);
-
-            let tasks = Tasks::new();
-            let (stop, told) = (ended.clone(), Arc::clone(&relayed));
-            let service = service_fn(move |request: Request<Incoming>| {
-                let slot = opening.lock().unwrap().take().unwrap();
-                let (tunnels, stop, told) = (Arc::clone(&tunnels), stop.clone(), told.clone());
-                async move { take_over(&tunnels, request, address, stop, slot, told).await }
-            });
-            drop(tasks.spawn(async move {
-                let serve = http1::Builder::new().serve_connection(TokioIo::new(near), service);
-                drop(serve.with_upgrades().await);
-            }));
-            let ask = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
-            device.write_all(ask.as_bytes()).await.unwrap();
+            let (device, near) = duplex(1 << 16);
+            let permit = permit(address);
+            let opening = tunnels.open(&permit, ended.clone(), slot, Arc::clone(&relayed));
+            let opened = opening.await.unwrap();
             let (backend, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(device.read_u8().await.unwrap());
-            }
-            assert!(head.starts_with(b"HTTP/1.1 200 "));
+            assert_eq!(opened.answer.response.status(), StatusCode::OK);
+            let takeover = opened.answer.then.unwrap();
+            drop(Tasks::new().spawn(takeover(Stream::Pipe(near))));
             Self {
                 device,
                 backend,
@@ -492,25 +417,6 @@ mod tests {
                 over,
             }
         }
-    }
-
-    /// What the web stages do with the answer to CONNECT.
-    async fn take_over(
-        tunnels: &Tunnels,
-        request: Request<Incoming>,
-        address: SocketAddr,
-        ended: CancellationToken,
-        held: impl Send + 'static,
-        relayed: Arc<Relayed>,
-    ) -> Result<Response<Body>, std::convert::Infallible> {
-        let opened = tunnels.open(&permit(address), ended, held, relayed).await;
-        let Answer { response, then } = opened.unwrap().answer;
-        let takeover = then.unwrap();
-        drop(Tasks::new().spawn(async move {
-            let upgraded = hyper::upgrade::on(request).await.unwrap();
-            takeover(Stream::Http2(TokioIo::new(upgraded), None)).await;
-        }));
-        Ok(response)
     }
 
     fn slot() -> (DropGuard, CancellationToken) {

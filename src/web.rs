@@ -4,11 +4,12 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
-pub use self::{body::Body, http2::Cut, stream::Stream};
+pub use self::{body::Body, http2::Tunnel, stream::Stream};
 use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 
 pub mod body;
 pub mod chunked;
+mod date;
 pub(crate) mod error;
 pub mod head;
 pub mod headers;

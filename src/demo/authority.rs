@@ -9,14 +9,14 @@ use data_encoding::BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    NameConstraints, PublicKeyData, SanType,
+    NameConstraints, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize, SanType,
 };
 
 use crate::crypto;
 
 /// An authority whose key is never written: what it has not signed in this run, it never will.
 #[derive(Debug)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
     valid: Validity,
@@ -28,7 +28,7 @@ impl Authority {
     /// # Errors
     ///
     /// What the certificate library refuses.
-    pub(super) fn generate(now: SystemTime) -> Result<Self, rcgen::Error> {
+    pub(crate) fn generate(now: SystemTime) -> Result<Self, rcgen::Error> {
         let valid = Validity {
             from: now - SKEW,
             to: now + LIFETIME,
@@ -55,21 +55,39 @@ impl Authority {
     }
 
     /// Its certificate as PEM.
-    pub(super) fn pem(&self) -> &str {
+    pub(crate) fn pem(&self) -> &str {
         &self.certificate
     }
 
-    /// A certificate for these names and addresses; the first is its subject.
+    /// A certificate for these names and addresses; the first is its subject. The key is P-256.
     ///
     /// # Errors
     ///
     /// What the certificate library refuses.
-    pub(super) fn issue(
+    pub(crate) fn issue(
         &self,
         names: &[&str],
         addresses: &[IpAddr],
     ) -> Result<Issued, rcgen::Error> {
-        let key = KeyPair::generate()?;
+        self.issue_for(&KeyPair::generate()?, names, addresses)
+    }
+
+    /// The same with an RSA-2048 key, for these names.
+    ///
+    /// # Errors
+    ///
+    /// What the certificate library refuses.
+    pub(crate) fn issue_rsa(&self, names: &[&str]) -> Result<Issued, rcgen::Error> {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        self.issue_for(&key, names, &[])
+    }
+
+    fn issue_for(
+        &self,
+        key: &KeyPair,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> Result<Issued, rcgen::Error> {
         let mut params = self.valid.params(names.first().copied().unwrap_or(NAME));
         for name in names {
             let name = SanType::DnsName((*name).try_into()?);
@@ -83,7 +101,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         Ok(Issued {
-            chain: params.signed_by(&key, &self.issuer)?.pem(),
+            chain: params.signed_by(key, &self.issuer)?.pem(),
             pin: BASE64.encode(&crypto::sha256(&key.subject_public_key_info())),
             key: key.serialize_pem(),
         })
@@ -91,13 +109,13 @@ impl Authority {
 }
 
 /// A certificate with its key.
-pub(super) struct Issued {
+pub(crate) struct Issued {
     /// The certificate as PEM.
-    pub(super) chain: String,
+    pub(crate) chain: String,
     /// Base64 of the SHA-256 of its subject public key info, as browsers want it.
-    pub(super) pin: String,
+    pub(crate) pin: String,
     /// The key as PEM.
-    pub(super) key: String,
+    pub(crate) key: String,
 }
 
 #[derive(Debug)]

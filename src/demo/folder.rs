@@ -16,7 +16,7 @@ use crate::crypto;
 
 /// A folder with mode 0700 that holds what the demo writes, and nothing else of value.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     temporary: bool,
 }
@@ -28,7 +28,7 @@ impl Folder {
     /// # Errors
     ///
     /// When the folder holds what is not a demo's, belongs to somebody else, or is in use.
-    pub(super) fn prepare(chosen: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn prepare(chosen: Option<&Path>) -> Result<Self, Error> {
         let Some(path) = chosen else {
             return Self::temporary();
         };
@@ -63,12 +63,12 @@ impl Folder {
     }
 
     /// The folder's absolute path.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it goes away with this value.
-    pub(super) fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.temporary
     }
 
@@ -79,7 +79,7 @@ impl Folder {
     /// # Errors
     ///
     /// What the file system says.
-    pub(super) fn write(&self, name: &str, contents: &[u8]) -> Result<PathBuf, Error> {
+    pub(crate) fn write(&self, name: &str, contents: &[u8]) -> Result<PathBuf, Error> {
         let path = self.path.join(name);
         let written = (|| {
             if let Some(parent) = path.parent() {
@@ -190,10 +190,10 @@ pub(crate) enum Error {
 }
 
 /// The configuration's name in the folder.
-pub(super) const CONFIG: &str = "ravelin.toml";
+pub(crate) const CONFIG: &str = "ravelin.toml";
 
 /// The control socket's name in the folder.
-pub(super) const CONTROL: &str = "control.sock";
+pub(crate) const CONTROL: &str = "control.sock";
 
 /// Everything that a demo, or a line that it prints, leaves in its folder.
 const ENTRIES: [&str; 12] = [

@@ -1,26 +1,20 @@
-//! Gathers the writes of HTTP/2 below hyper, so that one poll costs one record and one write.
+//! Gathers the writes of HTTP/2 below h2, so that one poll costs one record and one write.
 //!
 //! h2 flushes after nearly every DATA frame, which would make a TLS record and a system call of
-//! each. Here a flush by hyper does nothing; the real one comes after the poll, from the
+//! each. Here a flush by h2 does nothing; the real one comes after the poll, from the
 //! [`Flusher`]. What fills whole records goes to rustls at once, without another copy, and waits
 //! there until the flush or until rustls is full; the rest, less than a record, waits as plain
 //! text.
 
 use std::{
-    future::Future,
     io::{self, IoSlice},
     iter,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::{Sleep, sleep},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{block::Block, stream::Stream};
 
@@ -31,12 +25,13 @@ pub(super) fn pair(mut stream: Stream) -> (Gathering, Flusher) {
         stream,
         plain: Block::default(),
         unsent: false,
+        received: 0,
         broken: None,
     }));
     (Gathering(Arc::clone(&shared)), Flusher(shared))
 }
 
-/// What hyper reads and writes. Its flush does nothing: see [`Flusher`].
+/// What h2 reads and writes. Its flush does nothing: see [`Flusher`].
 #[derive(Debug)]
 pub struct Gathering(Arc<Mutex<Shared>>);
 
@@ -45,17 +40,6 @@ pub struct Gathering(Arc<Mutex<Shared>>);
 pub struct Flusher(Arc<Mutex<Shared>>);
 
 impl Flusher {
-    /// Runs a connection over the [`Gathering`] half to its end, and flushes after each poll.
-    pub fn drive<C: Future + Unpin>(self, connection: C) -> Driven<C> {
-        Driven {
-            connection,
-            flusher: self,
-            end: None,
-            yielded: false,
-            linger: None,
-        }
-    }
-
     /// Sends all that was written so far.
     ///
     /// # Errors
@@ -65,65 +49,14 @@ impl Flusher {
         lock(&self.0).poll_send(context)
     }
 
-    /// Looks at the TCP connection below.
-    pub fn with_tcp<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> T {
-        look(lock(&self.0).stream.tcp())
+    /// Something was written since the last flush.
+    pub fn has_unsent(&self) -> bool {
+        lock(&self.0).unsent
     }
-}
 
-/// A connection and its flushes, as one future with the connection's outcome.
-///
-/// What the connection wrote last is still sent when it has ended, for at most five seconds.
-#[derive(Debug)]
-pub struct Driven<C: Future> {
-    connection: C,
-    flusher: Flusher,
-    end: Option<C::Output>,
-    yielded: bool,
-    linger: Option<Pin<Box<Sleep>>>,
-}
-
-impl<C: Future + Unpin> Driven<C> {
-    /// The connection, for example to ask it for a graceful end.
-    pub fn connection(&mut self) -> &mut C {
-        &mut self.connection
-    }
-}
-
-impl<C: Future + Unpin> Future for Driven<C>
-where
-    C::Output: Unpin,
-{
-    type Output = C::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
-        let this = self.get_mut();
-        if this.end.is_none()
-            && let Poll::Ready(output) = Pin::new(&mut this.connection).poll(context)
-        {
-            this.end = Some(output);
-        }
-        // The first answer of several wakes the connection before the others are written. Going
-        // to the end of the runtime's queue once lets them be, and all leave together.
-        if this.end.is_none() && !this.yielded && lock(&this.flusher.0).unsent {
-            this.yielded = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        this.yielded = false;
-        let flushed = this.flusher.poll_flush(context);
-        if this.end.is_none() {
-            if matches!(flushed, Poll::Ready(Err(_))) {
-                // The next poll of the connection meets the error.
-                context.waker().wake_by_ref();
-            }
-            return Poll::Pending;
-        }
-        if flushed.is_pending() {
-            let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-            ready!(linger.as_mut().poll(context));
-        }
-        this.end.take().map_or(Poll::Pending, Poll::Ready)
+    /// Bytes of plain text that came from the device so far.
+    pub fn received(&self) -> u64 {
+        lock(&self.0).received
     }
 }
 
@@ -135,7 +68,11 @@ impl AsyncRead for Gathering {
     ) -> Poll<io::Result<()>> {
         let mut shared = lock(&self.0);
         shared.check()?;
-        Pin::new(&mut shared.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut shared.stream).poll_read(context, buffer);
+        let count = buffer.filled().len().saturating_sub(before);
+        shared.received = shared.received.wrapping_add(count as u64);
+        read
     }
 }
 
@@ -178,6 +115,7 @@ struct Shared {
     plain: Block,
     /// Something was written since the last flush.
     unsent: bool,
+    received: u64,
     broken: Option<io::ErrorKind>,
 }
 
@@ -305,17 +243,17 @@ const OVERHEAD: usize = 22;
 const RECORDS: usize = 4;
 /// Slices of one write; h2 brings few.
 const SLICES: usize = 16;
-/// How long an ended connection's last bytes are still tried.
-const LINGER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::tls::testing::{self, Device};
 
-    /// Writes, and flushes as hyper does, which sends nothing.
+    /// Writes, and flushes as h2 does, which sends nothing.
     async fn write(half: &mut Gathering, bytes: &[u8]) {
         half.write_all(bytes).await.unwrap();
         half.flush().await.unwrap();
@@ -403,32 +341,6 @@ mod tests {
             far.read_exact(&mut read).await.unwrap();
         };
         tokio::join!(reading, flush(&flusher));
-    }
-
-    #[tokio::test]
-    async fn a_driven_connection_is_flushed_after_each_poll_and_at_its_end() {
-        let (near, mut far) = testing::pair(true).await;
-        let (mut half, flusher) = near.gathering();
-
-        let connection = async move {
-            write(&mut half, b"first").await;
-            let mut byte = [0];
-            half.read_exact(&mut byte).await.unwrap();
-            write(&mut half, b"last").await;
-            byte[0]
-        };
-        let device = async {
-            let mut bytes = [0; 5];
-            far.read_exact(&mut bytes).await.unwrap();
-            far.write_all(b"x").await.unwrap();
-            let mut rest = [0; 4];
-            far.read_exact(&mut rest).await.unwrap();
-            (bytes, rest)
-        };
-        let (output, read) = tokio::join!(flusher.drive(Box::pin(connection)), device);
-
-        assert_eq!(output, b'x');
-        assert_eq!(read, (*b"first", *b"last"));
     }
 
     #[tokio::test]

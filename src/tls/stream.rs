@@ -35,8 +35,8 @@ impl Stream {
         self.tls.get_ref().0.tcp()
     }
 
-    /// Splits it for HTTP/2: hyper gets the first half, whoever polls hyper's connection flushes
-    /// with the second half after each poll, as [`Flusher::drive`] does.
+    /// Splits it for HTTP/2: h2 gets the first half, and whoever polls its connection flushes with
+    /// the second half after each poll.
     pub fn gathering(self) -> (Gathering, Flusher) {
         super::gather::pair(self)
     }

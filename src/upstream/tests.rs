@@ -689,7 +689,7 @@ async fn a_websocket_opens_over_either_protocol() {
         assert_eq!(headers.contains_key("upgrade"), http1);
         assert_eq!(world.pool.nodes()[0].in_hand(), 1);
 
-        let (gateway, mut device) = raw_device(&tasks).await;
+        let (gateway, mut device) = raw_device();
         drop(tasks.spawn(answer.then.unwrap()(gateway)));
         device.write_all(b"world").await.unwrap();
         let mut read = [0; 11];

@@ -1,34 +1,40 @@
-//! One HTTP/2 connection: hyper speaks the protocol, and this keeps what it costs within limits.
+//! One HTTP/2 connection: h2 speaks the protocol, and this serves its streams within limits.
+//!
+//! One task does it all: it reads what came, polls every stream that was woken, lets h2 write what
+//! they have to say, and sends that with one system call.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_LENGTH, EXPECT, HOST, TE},
-    uri::Scheme,
-};
-use hyper::{body::Incoming, server::conn::http2::Builder, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep};
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use h2::{Ping, PingPong, Reason, server};
+use tokio::time::timeout;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
 
-pub use self::budget::Cut;
+pub use self::tunnel::Tunnel;
 use self::{
-    budget::{Executor, Streams, Verdict},
-    payload::{Inbound, Outbound},
+    bell::Bell,
+    clock::{Clock, Due, Heartbeat},
+    exchange::{Exchanges, Outcome},
+    upload::{Unread, drain},
 };
-use super::{Answer, Body, Handler, Protocol, Refusal, Stream, head, headers};
+use super::Handler;
 use crate::{config::Limits, shutdown::Tasks, tls};
 
-mod budget;
-mod payload;
+mod answer;
+mod bell;
+mod clock;
+mod exchange;
+mod request;
+mod tunnel;
+mod upload;
 
 /// Serves one connection to its end.
 pub(super) async fn serve<H: Handler>(
@@ -38,209 +44,224 @@ pub(super) async fn serve<H: Handler>(
     handler: Arc<H>,
 ) {
     let tasks = tasks.of_connection();
-    let streams = Arc::new(Streams::new(&limits));
-    let executor = Executor::new(tasks.clone(), Arc::clone(&streams));
-    let context = Arc::new(Context {
-        handler,
-        limits: Arc::clone(&limits),
-        streams: Arc::clone(&streams),
-        tasks: tasks.clone(),
-    });
-    let service = service_fn(move |request| {
-        let context = Arc::clone(&context);
-        async move { Ok::<_, Infallible>(context.answer(request).await) }
-    });
     let (io, flusher) = stream.gathering();
-    let connection = builder(&limits, executor).serve_connection(TokioIo::new(io), service);
-    let mut driven = flusher.drive(connection);
-
-    let mut drained = pin!(tasks.draining().cancelled());
-    let mut timer = pin!(sleep(
-        limits.head.min(limits.idle).min(limits.body_progress)
-    ));
-    let mut closing = false;
-    poll_fn(|context| {
-        loop {
-            if let Poll::Ready(end) = Pin::new(&mut driven).poll(context) {
-                if let Err(error) = end {
-                    debug!(%error, "an HTTP/2 connection broke");
-                }
-                return Poll::Ready(());
-            }
-            if !closing && drained.as_mut().poll(context).is_ready() {
-                closing = true;
-                Pin::new(driven.connection()).graceful_shutdown();
-                continue;
-            }
-            if streams.is_over_budget(context) {
-                debug!("an HTTP/2 connection had too many streams reset");
-                return Poll::Ready(());
-            }
-            if timer.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            match streams.judge(Instant::now()) {
-                Verdict::LookAgain(at) => timer.as_mut().reset(at),
-                // It had its time to say good-bye.
-                Verdict::Idle if closing => return Poll::Ready(()),
-                Verdict::Idle => {
-                    closing = true;
-                    Pin::new(driven.connection()).graceful_shutdown();
-                    timer.as_mut().reset(Instant::now() + GOOD_BYE);
-                }
-            }
-        }
-    })
-    .await;
+    let clock = Clock::new(&limits);
+    let mut handshake = builder(&limits).handshake(io);
+    let hello = poll_fn(|context| {
+        let done = Pin::new(&mut handshake).poll(context);
+        // Where nothing can be sent, nothing can be read either.
+        let _sent = flusher.poll_flush(context);
+        done
+    });
+    let hello = timeout(limits.head, hello);
+    let Some(Ok(Ok(mut h2))) = tasks.draining().run_until_cancelled(hello).await else {
+        return;
+    };
+    let bell = Bell::new();
+    let mut connection = Connection {
+        ping: h2.ping_pong(),
+        h2,
+        flusher,
+        streams: FuturesUnordered::new(),
+        exchanges: Arc::new(Exchanges {
+            handler,
+            unread: Arc::new(Unread::new(Arc::clone(&bell))),
+            limits,
+            tasks: tasks.clone(),
+        }),
+        waker: Arc::clone(&bell).into(),
+        bell,
+        yielded: false,
+        clock,
+        drained: Box::pin(tasks.draining().clone().cancelled_owned()),
+        closing: false,
+        resets: 0,
+    };
+    poll_fn(|context| connection.poll(context)).await;
+    connection.finish().await;
 }
 
-fn builder(limits: &Limits, executor: Executor) -> Builder<Executor> {
-    let mut builder = Builder::new(executor);
+fn builder(limits: &Limits) -> server::Builder {
+    let mut builder = server::Builder::new();
     builder
-        .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams)
-        .initial_stream_window_size(limits.h2_stream_window)
+        .initial_window_size(limits.h2_stream_window)
         .initial_connection_window_size(limits.h2_connection_window)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.h2_resets.min(PENDING_RESETS))
-        .max_local_error_reset_streams(limits.h2_resets)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(Some(limits.idle.max(PING_INTERVAL)))
-        .keep_alive_timeout(PING_TIMEOUT)
+        .max_local_error_reset_streams(Some(limits.h2_resets))
+        .max_send_buffer_size(SEND_BUFFER)
         .enable_connect_protocol();
     builder
 }
 
-/// What the streams of one connection share.
-struct Context<H> {
-    handler: Arc<H>,
-    limits: Arc<Limits>,
-    streams: Arc<Streams>,
-    tasks: Tasks,
+/// One stream at work.
+type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+struct Connection<H> {
+    h2: server::Connection<tls::Gathering, Bytes>,
+    flusher: tls::Flusher,
+    ping: Option<PingPong>,
+    streams: FuturesUnordered<Running>,
+    exchanges: Arc<Exchanges<H>>,
+    bell: Arc<Bell>,
+    /// The bell, for everything below.
+    waker: Waker,
+    yielded: bool,
+    clock: Clock,
+    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// A GOAWAY was sent, or will be.
+    closing: bool,
+    /// Streams that the device gave up, less those that ended well.
+    resets: usize,
 }
 
-impl<H: Handler> Context<H> {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Outbound> {
-        let stream = self.streams.current();
-        let connect = request.method() == Method::CONNECT;
-        let head = request.method() == Method::HEAD;
-        let upgrade = connect.then(|| hyper::upgrade::on(&mut request));
-        let answer = match check(&mut request, &self.limits) {
-            Err(refusal) => Answer::from(self.handler.refuse(&refusal)),
-            Ok(()) => {
-                let unfinished = stream.unfinished();
-                let request = request.map(|body| Inbound::wrap(body, &self.limits, &self.tasks));
-                let answer = self.handler.call(request).await;
-                unfinished.finish();
-                answer
+impl<H: Handler> Connection<H> {
+    /// Works until everything waits for something; ready at the connection's end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.bell.work(context.waker());
+        let waker = self.waker.clone();
+        let mut inner = Context::from_waker(&waker);
+        for _ in 0..ROUNDS {
+            if self.poll_round(&mut inner).is_ready() {
+                return Poll::Ready(());
             }
-        };
-        let Answer { response, then } = answer;
-        let raw = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || connect && response.status().is_success();
-        let response = match (raw, upgrade, then) {
-            (false, _, _) => response,
-            (true, Some(upgrade), Some(then)) if connect && response.status().is_success() => {
-                let lasting = self.streams.enter();
-                let cut = Cut(Arc::clone(&stream));
-                // The task is in the tracker, nobody needs its handle.
-                drop(self.tasks.spawn(async move {
-                    if let Ok(upgraded) = upgrade.await {
-                        then(Stream::Http2(TokioIo::new(upgraded), Some(cut))).await;
-                    }
-                    drop(lasting);
-                }));
-                response.map(|_raw| Body::empty())
+            if self.bell.rang() {
+                continue;
             }
-            // Bytes after such a head would be raw, and nobody is there to take them (R18).
-            (true, _, _) => self.handler.refuse(&super::NOT_TAKEN),
-        };
-        Outbound::wrap(response, head, stream)
-    }
-}
-
-/// Refuses what hyper lets pass, and brings the head into the form that HTTP/1.1 has.
-fn check(request: &mut Request<Incoming>, limits: &Limits) -> Result<(), Refusal> {
-    let bad = |reason| Refusal {
-        status: StatusCode::BAD_REQUEST,
-        reason,
-    };
-    // Every crumb of a cookie counts: each is an allocation that a device gets for a byte (R27).
-    if request.headers().len() > limits.head_fields {
-        return Err(Refusal {
-            status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            reason: "too many fields",
-        });
-    }
-    let target = request.uri();
-    let length = target.path().len() + target.query().map_or(0, str::len);
-    if length > limits.target_bytes {
-        return Err(Refusal {
-            status: StatusCode::URI_TOO_LONG,
-            reason: "request target too long",
-        });
-    }
-    let printable = |text: &str| text.bytes().all(|byte| matches!(byte, 0x21..=0x7e));
-    if !printable(target.path()) || !target.query().is_none_or(printable) {
-        return Err(bad("invalid request target"));
-    }
-    if target
-        .scheme()
-        .is_some_and(|scheme| scheme != &Scheme::HTTPS && scheme != &Scheme::HTTP)
-    {
-        return Err(bad("unknown scheme"));
-    }
-    if !has_authority(request) {
-        return Err(bad("not exactly one valid authority"));
-    }
-    let fields = request.headers();
-    if fields.get_all(TE).iter().any(|te| te != "trailers") {
-        return Err(bad("TE is not trailers"));
-    }
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let number = |length: &HeaderValue| head::decimal(length.as_bytes()).is_some();
-    // It goes on as it is in HTTP/1.1, where a length that is no number ends in two framings.
-    if !lengths.next().is_none_or(number) || lengths.next().is_some() {
-        return Err(bad("Content-Length is not one number"));
-    }
-    if fields
-        .get_all(EXPECT)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
-        return Err(Refusal {
-            status: StatusCode::EXPECTATION_FAILED,
-            reason: "unknown expectation",
-        });
-    }
-    headers::join_cookies(request.headers_mut());
-    if let Some(protocol) = request.extensions_mut().remove::<hyper::ext::Protocol>() {
-        request
-            .extensions_mut()
-            .insert(Protocol(protocol.as_str().into()));
-    }
-    Ok(())
-}
-
-/// One that is valid, and that `Host` does not contradict.
-fn has_authority(request: &Request<Incoming>) -> bool {
-    match request.uri().authority() {
-        Some(authority) if !request.headers().contains_key(HOST) => {
-            head::authority(authority.as_str().as_bytes())
-                .is_some_and(|(host, port)| !host.is_empty() && port != Some(0))
+            // The first answer of several is here before the others. Going to the end of the
+            // runtime's queue once lets them come, and all leave together.
+            if !self.yielded && !self.streams.is_empty() && self.flusher.has_unsent() {
+                break;
+            }
+            self.yielded = false;
+            // Whoever waits to write is told of an error by h2.
+            if let Poll::Ready(Err(_broken)) = self.flusher.poll_flush(&mut inner) {
+                continue;
+            }
+            if self.bell.rest() {
+                return Poll::Pending;
+            }
         }
-        _ => headers::authority_of(request).is_ok(),
+        self.yielded = true;
+        let _again = self.bell.rest();
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_round(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(accepted) = self.h2.poll_accept(context) {
+            match accepted {
+                Some(Ok((request, respond))) => {
+                    let exchanges = Arc::clone(&self.exchanges);
+                    let run = exchanges.run(request, respond);
+                    self.streams.push(Box::pin(run));
+                }
+                Some(Err(error)) => {
+                    debug!(%error, "an HTTP/2 connection broke");
+                    return Poll::Ready(());
+                }
+                None => return Poll::Ready(()),
+            }
+        }
+        self.poll_streams(context);
+        if !self.closing && self.drained.as_mut().poll(context).is_ready() {
+            self.close();
+        }
+        while let Poll::Ready(due) = self.clock.poll(context, !self.streams.is_empty()) {
+            match due {
+                // It had its time to say good-bye.
+                Due::Idle if self.closing => return Poll::Ready(()),
+                Due::Idle => self.close(),
+                Due::Heartbeat => match self.clock.heartbeat(self.flusher.received()) {
+                    Heartbeat::Heard => {}
+                    Heartbeat::Ask => self.ask(context),
+                    Heartbeat::Dead => {
+                        debug!("an HTTP/2 device is silent");
+                        return Poll::Ready(());
+                    }
+                },
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_streams(&mut self, context: &mut Context<'_>) {
+        let drain_bytes = self.exchanges.limits.drain_bytes;
+        for stream in self.exchanges.unread.take() {
+            self.streams.push(Box::pin(async move {
+                drain(stream, drain_bytes).await;
+                Outcome::Over
+            }));
+        }
+        while let Poll::Ready(Some(outcome)) = self.streams.poll_next_unpin(context) {
+            match outcome {
+                Outcome::Complete => self.resets = self.resets.saturating_sub(1),
+                Outcome::GivenUp => self.resets = self.resets.saturating_add(1),
+                Outcome::Over => {}
+                Outcome::Taken(tunnel) => self.streams.push(tunnel),
+            }
+            if self.streams.is_empty() {
+                self.clock.quiet(self.closing);
+            }
+        }
+        if self.resets > self.exchanges.limits.h2_resets {
+            debug!("an HTTP/2 connection had too many streams reset");
+            self.resets = 0;
+            self.streams.clear();
+            self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            self.closing = true;
+            self.clock.quiet(true);
+        }
+    }
+
+    /// Says good-bye: no new streams, those that are there may end.
+    fn close(&mut self) {
+        self.closing = true;
+        self.h2.graceful_shutdown();
+        if self.streams.is_empty() {
+            self.clock.quiet(true);
+        }
+    }
+
+    /// Whoever answers is heard: what the answer says does not matter.
+    fn ask(&mut self, context: &mut Context<'_>) {
+        if let Some(ping) = &mut self.ping {
+            let _earlier = ping.poll_pong(context);
+            let _one_is_out_already = ping.send_ping(Ping::opaque());
+        }
+    }
+
+    /// Sends what is left, and lets the streams see that their connection is over.
+    async fn finish(self) {
+        let Self {
+            h2,
+            flusher,
+            mut streams,
+            ..
+        } = self;
+        drop(h2);
+        let last = poll_fn(|context| {
+            while let Poll::Ready(Some(_outcome)) = streams.poll_next_unpin(context) {}
+            let sent = flusher.poll_flush(context);
+            if streams.is_empty() {
+                sent.map(drop)
+            } else {
+                Poll::Pending
+            }
+        });
+        let _late = timeout(LINGER, last).await;
     }
 }
 
 /// Streams that were reset before they were looked at: a good device has few (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
-/// Of one stream, until the device's window opens.
+/// Of one stream, until the connection takes it.
 const SEND_BUFFER: usize = 64 * 1024;
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// From a GOAWAY to the end, when nothing is in hand.
-const GOOD_BYE: Duration = Duration::from_secs(3);
+/// Looks at everything before other tasks have their turn.
+const ROUNDS: usize = 8;
+/// How long an ended connection's last bytes are still tried.
+const LINGER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

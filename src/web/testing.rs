@@ -119,6 +119,7 @@ impl Handler for Echo {
                 let _guard = Dropped(&self.dropped);
                 pending().await
             }
+            "/panic" => panic!("a bug of this test"),
             "/raw" => Answer {
                 response: upgrade_response(StatusCode::SWITCHING_PROTOCOLS),
                 then: Some(takeover()),
@@ -151,6 +152,10 @@ impl Echo {
         let wanted = request.uri().authority().map(|a| a.host().to_owned());
         let protocol = request.extensions().get::<Protocol>();
         match (wanted.as_deref(), protocol) {
+            (Some("cut.test"), _) => Answer {
+                response: Response::new(Body::empty()),
+                then: Some(cutting()),
+            },
             (Some("yes.test"), protocol) => {
                 let mut response = Response::new(Body::empty());
                 if let Some(Protocol(protocol)) = protocol {
@@ -219,6 +224,17 @@ fn takeover() -> super::Takeover {
                 stream.flush().await.unwrap();
             }
             stream.shutdown().await.ok();
+        })
+    })
+}
+
+/// Sends something back, and then breaks off.
+fn cutting() -> super::Takeover {
+    Box::new(|mut stream| {
+        Box::pin(async move {
+            stream.read_u8().await.unwrap();
+            stream.write_all(b"part").await.unwrap();
+            stream.cut_off();
         })
     })
 }

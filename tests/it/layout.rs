@@ -381,55 +381,85 @@ const LANGUAGE: [&str; 12] = [
     "tracing",
 ];
 
-/// Who may name the other crates. `demo` is a company of its own and has its own servers.
+/// Who may name the other crates. `demo` is a company of its own and has its own servers,
+/// `bench` devices and an origin.
 const DOORS: &[(&str, &[&str])] = &[
     ("argon2", &["auth/users"]),
     ("async_trait", &["balance/strategy"]),
-    // rustls calls its provider by the same name, in the two places where TLS is set up.
-    ("aws_lc_rs", &["crypto", "dial/tls", "tls"]),
+    // rustls calls its provider by the same name, wherever TLS is set up.
+    (
+        "aws_lc_rs",
+        &[
+            "bench/floor",
+            "bench/load/wire",
+            "crypto",
+            "dial/tls",
+            "tls",
+        ],
+    ),
     ("cedar_policy", &["policy"]),
     ("clap", &["cli"]),
+    // HTTP/2 towards devices; towards backends it is hyper's.
+    ("h2", &["web/http2"]),
     ("hickory_proto", &["demo/dns"]),
     ("hickory_resolver", &["dial/resolve"]),
     // Bodies: ours is `web::Body`; hyper's stay where hyper is.
     ("http_body", &["upstream", "web"]),
-    ("http_body_util", &["admin", "balance/health", "demo"]),
-    ("httpdate", &["tls", "web/http1/answer"]),
+    (
+        "http_body_util",
+        &["admin", "balance/health", "bench/load/http2", "demo"],
+    ),
+    ("httpdate", &["tls", "web/date"]),
     (
         "hyper",
         &[
             "admin",
             "balance/health",
+            "bench/load/http2",
             "demo",
             "shutdown",
             "upstream",
-            "web",
         ],
     ),
     (
         "hyper_util",
-        &["admin", "balance/health", "demo", "upstream", "web"],
+        &[
+            "admin",
+            "balance/health",
+            "bench/load/http2",
+            "demo",
+            "upstream",
+        ],
     ),
     ("ipnet", &["auth/lockout", "config", "dial"]),
     ("jsonwebtoken", &["session/token"]),
     ("ldap3", &["auth/ldap"]),
     ("miette", &["policy/load"]),
-    ("nix", &["dial"]),
+    ("nix", &["bench", "dial"]),
     ("pingora_core", &["balance/strategy"]),
     ("pingora_load_balancing", &["balance/strategy"]),
     ("prometheus_client", &["metrics"]),
-    ("rcgen", &["demo"]),
-    // TLS towards devices, towards backends, and the demo's own.
+    ("rcgen", &["bench/site", "demo"]),
+    // TLS towards devices, towards backends, the demo's own, and that of the devices a bench plays.
     (
         "rustls",
-        &["config/resolve/external", "demo", "dial/tls", "tls"],
+        &[
+            "bench/floor",
+            "bench/load/wire",
+            "bench/login",
+            "bench/site",
+            "config/resolve/external",
+            "demo",
+            "dial/tls",
+            "tls",
+        ],
     ),
     ("rustls_native_certs", &["dial/tls"]),
     ("schemars", &["config"]),
     ("socket2", &["dial/socket", "listener"]),
     ("strsim", &["config/problem"]),
-    ("tokio_rustls", &["demo", "dial", "tls"]),
-    ("toml", &["config/tree"]),
+    ("tokio_rustls", &["bench/load/wire", "demo", "dial", "tls"]),
+    ("toml", &["bench/peer", "config/tree"]),
     ("tracing_subscriber", &["cli/run", "config/value"]),
     ("x509_parser", &["tls/certificates"]),
     (
@@ -444,10 +474,10 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// The order of the journey, after what serves every stage: a module names those before it.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "shutdown", "clock", "crypto", "refusal", "relay", "permit", "config", "dial", "auth",
     "listener", "tls", "web", "session", "policy", "route", "balance", "upstream", "tunnel",
-    "metrics", "admin", "control", "gateway", "demo", "cli", "lib", "main",
+    "metrics", "admin", "control", "gateway", "demo", "bench", "cli", "lib", "main",
 ];
 
 /// The pages on which all stages are read.
@@ -503,6 +533,7 @@ const BYTES_ONLY: &[&str] = &[
 const OUTWARDS: &[(&str, &str)] = &[
     ("dial", "it is the way out"),
     ("demo", "a company of its own, on loopback"),
+    ("bench", "it plays the devices, in a process of its own"),
     (
         "control",
         "a command asks a running gateway, over its UNIX socket",

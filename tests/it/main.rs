@@ -14,6 +14,8 @@
 )]
 
 mod attack;
+mod bench;
+mod bench_load;
 mod browser;
 mod connect;
 mod demo;

@@ -337,42 +337,7 @@ pub(super) async fn until(so: impl Fn() -> bool) {
 }
 
 /// The gateway's and the device's side of a connection that became raw.
-pub(super) async fn raw_device(tasks: &Tasks) -> (Stream, TokioIo<hyper::upgrade::Upgraded>) {
-    let (near, far): (DuplexStream, DuplexStream) = tokio::io::duplex(1 << 16);
-    let (give, taken) = tokio::sync::oneshot::channel();
-    let give = std::sync::Mutex::new(Some(give));
-    let serve = hyper::service::service_fn(move |mut request| {
-        let upgrade = hyper::upgrade::on(&mut request);
-        let give = give.lock().unwrap().take().unwrap();
-        async move {
-            drop(give.send(upgrade));
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
-            Ok::<_, std::convert::Infallible>(response)
-        }
-    });
-    drop(tasks.spawn(async move {
-        let server = hyper::server::conn::http1::Builder::new();
-        server
-            .serve_connection(TokioIo::new(near), serve)
-            .with_upgrades()
-            .await
-            .ok();
-    }));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(far))
-        .await
-        .unwrap();
-    drop(tasks.spawn(async move { drop(connection.with_upgrades().await) }));
-    let request = Request::get("/")
-        .header("connection", "upgrade")
-        .header("upgrade", "test")
-        .body(Body::empty())
-        .unwrap();
-    let mut response = sender.send_request(request).await.unwrap();
-    let device = hyper::upgrade::on(&mut response).await.unwrap();
-    let gateway = taken.await.unwrap().await.unwrap();
-    (
-        Stream::Http2(TokioIo::new(gateway), None),
-        TokioIo::new(device),
-    )
+pub(super) fn raw_device() -> (Stream, DuplexStream) {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    (Stream::Pipe(near), far)
 }

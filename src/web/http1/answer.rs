@@ -1,7 +1,6 @@
 //! Writes answers: head, framing, and body as it comes.
 
 use std::{
-    cell::Cell,
     io::{self, IoSlice, Write as _},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -17,10 +16,7 @@ use http::{
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
-use crate::{
-    clock,
-    web::{Body, body},
-};
+use crate::web::{Body, body, date};
 
 /// What of a request decides how its answer is framed.
 #[derive(Clone, Copy, Debug)]
@@ -333,21 +329,8 @@ impl Output {
     }
 
     fn date(&mut self) {
-        let now = clock::wall();
-        let second = clock::since_epoch().as_secs();
-        let date = DATE_NOW.with(|cached| {
-            let (of, text) = cached.get();
-            if of == second {
-                return text;
-            }
-            let mut text = [b' '; DATE_LENGTH];
-            let mut place = &mut text[..];
-            let _written = write!(place, "{}", httpdate::HttpDate::from(now));
-            cached.set((second, text));
-            text
-        });
         self.push(b"date: ");
-        self.push(&date);
+        self.push(date::now().as_bytes());
         self.push(b"\r\n");
     }
 }
@@ -407,12 +390,6 @@ static OURS: [HeaderName; 6] = [
     TRANSFER_ENCODING,
 ];
 
-thread_local! {
-    /// The date is written anew once a second.
-    static DATE_NOW: Cell<(u64, [u8; DATE_LENGTH])> = const { Cell::new((0, [b' '; DATE_LENGTH])) };
-}
-
-const DATE_LENGTH: usize = 29;
 /// The end of a chunk that is the last one.
 const LAST: &[u8] = b"\r\n0\r\n\r\n";
 /// Heads and small bodies fit.

@@ -148,6 +148,30 @@ async fn a_connect_becomes_a_tunnel() {
 }
 
 #[tokio::test]
+async fn many_bytes_go_both_ways_through_a_tunnel() {
+    let mut world = world(|_| ()).await;
+    let mut connect = request(Method::CONNECT, "");
+    *connect.uri_mut() = "yes.test:443".parse().unwrap();
+    let answer = world.client.send_request(connect).await.unwrap();
+    let tunnel = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+    let (mut read, mut write) = tokio::io::split(tunnel);
+
+    let sent: Vec<u8> = (0..8_000_000_u32).map(|n| b'a' + (n % 26) as u8).collect();
+    let mut came = Vec::new();
+    let (wrote, read) = tokio::join!(
+        async {
+            write.write_all(&sent).await?;
+            write.shutdown().await
+        },
+        read.read_to_end(&mut came)
+    );
+
+    wrote.unwrap();
+    read.unwrap();
+    assert!(came == sent.to_ascii_uppercase(), "{} bytes", came.len());
+}
+
+#[tokio::test]
 async fn an_open_tunnel_keeps_its_connection_from_being_idle() {
     let mut world = world(|limits| limits.idle = SHORT).await;
     let mut connect = request(Method::CONNECT, "");
@@ -345,7 +369,12 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END: u8 = 0x1 | 0x4;
+const END_HEADERS: u8 = 0x4;
+const END: u8 = 0x1 | END_HEADERS;
+const NO_ERROR: [u8; 4] = [0, 0, 0, 0];
+const INTERNAL_ERROR: [u8; 4] = [0, 0, 0, 2];
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+const CONNECT_ERROR: [u8; 4] = [0, 0, 0, 10];
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -394,6 +423,16 @@ async fn raw(change: impl FnOnce(&mut Limits), settings: &[u8]) -> (Device, Arc<
 
 /// The next frame of a kind: its stream and payload. `None` at the end of the connection.
 async fn next(device: &mut Device, wanted: u8) -> Option<(u32, Vec<u8>)> {
+    let (_, stream, payload) = next_of(device, &[wanted]).await?;
+    Some((stream, payload))
+}
+
+/// The next frame of some kinds: its kind, stream and payload.
+async fn any(device: &mut Device, wanted: &[u8]) -> (u8, u32, Vec<u8>) {
+    next_of(device, wanted).await.unwrap()
+}
+
+async fn next_of(device: &mut Device, wanted: &[u8]) -> Option<(u8, u32, Vec<u8>)> {
     loop {
         let mut head = [0; 9];
         timeout(LONG, device.read_exact(&mut head))
@@ -403,9 +442,9 @@ async fn next(device: &mut Device, wanted: u8) -> Option<(u32, Vec<u8>)> {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         device.read_exact(&mut payload).await.ok()?;
-        if head[3] == wanted {
+        if wanted.contains(&head[3]) {
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            return Some((stream, payload));
+            return Some((head[3], stream, payload));
         }
     }
 }
@@ -468,8 +507,85 @@ async fn a_stream_whose_device_takes_nothing_is_reset() {
     device.write_all(&raw_get(1, "/large")).await.unwrap();
     device.flush().await.unwrap();
 
-    let (stream, _reason) = next(&mut device, RST_STREAM).await.unwrap();
-    assert_eq!(stream, 1);
+    let reset = next(&mut device, RST_STREAM).await;
+    assert_eq!(reset, Some((1, CANCEL.to_vec())));
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_stream_and_is_counted() {
+    let (mut device, echo, tasks) = raw(|_| (), &[]).await;
+
+    let mut requests = raw_get(1, "/panic");
+    requests.extend(raw_get(3, "/a"));
+    device.write_all(&requests).await.unwrap();
+    device.flush().await.unwrap();
+
+    let mut found = [
+        any(&mut device, &[DATA, RST_STREAM]).await,
+        any(&mut device, &[DATA, RST_STREAM]).await,
+    ];
+    found.sort();
+    let reset = (RST_STREAM, 1, INTERNAL_ERROR.to_vec());
+    assert_eq!(found, [(DATA, 3, b"GET /a".to_vec()), reset]);
+    assert_eq!(tasks.panics(), 1);
+    assert_eq!(echo.begun.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_no_whole_one() {
+    for path in ["/broken", "/short"] {
+        let (mut device, _echo, _tasks) = raw(|_| (), &[]).await;
+
+        device.write_all(&raw_get(1, path)).await.unwrap();
+        device.flush().await.unwrap();
+
+        let reset = next(&mut device, RST_STREAM).await;
+        assert_eq!(reset, Some((1, INTERNAL_ERROR.to_vec())), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_breaks_off_is_reset_as_its_kind_is() {
+    let connect = [(":method", "CONNECT"), (":authority", "cut.test:443")];
+    let mut websocket = connect.to_vec();
+    websocket.extend([
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":path", "/chat"),
+    ]);
+    for (head, reason) in [(connect.to_vec(), CONNECT_ERROR), (websocket, CANCEL)] {
+        let (mut device, _echo, _tasks) = raw(|_| (), &[]).await;
+        let mut ask = frame(HEADERS, END_HEADERS, 1, &fields(&head));
+        ask.extend(frame(DATA, 0, 1, b"x"));
+
+        device.write_all(&ask).await.unwrap();
+        device.flush().await.unwrap();
+
+        let reset = next(&mut device, RST_STREAM).await;
+        assert_eq!(reset, Some((1, reason.to_vec())), "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_ends_before_its_stream_is_reset_without_blame() {
+    let (mut device, _echo, _tasks) = raw(|_| (), &[]).await;
+    let head = fields(&[
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", "gw.test"),
+        (":path", "/early"),
+        // More than is read to nobody's use.
+        ("content-length", "100000"),
+    ]);
+
+    let ask = frame(HEADERS, END_HEADERS, 1, &head);
+    device.write_all(&ask).await.unwrap();
+    device.flush().await.unwrap();
+
+    let answer = any(&mut device, &[HEADERS, RST_STREAM]).await;
+    assert_eq!((answer.0, answer.1), (HEADERS, 1));
+    let reset = next(&mut device, RST_STREAM).await;
+    assert_eq!(reset, Some((1, NO_ERROR.to_vec())));
 }
 
 #[tokio::test]
