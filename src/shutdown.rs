@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::{Future, poll_fn},
+    ops::Deref,
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::{
@@ -86,9 +87,9 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let (ending, given) = (self.ending.clone(), Arc::clone(&self.given));
-        let panics = Arc::clone(&self.panics);
+        // In a box: an async block would keep room for it twice, and moving it copies all of it.
+        let mut work = Box::pin(caught(Arc::clone(&self.panics), future));
         async move {
-            let mut work = pin!(caught(&panics, future));
             let mut ended = pin!(ending.cancelled());
             let mut ending = Heard::new(&given.ending, ended.as_mut());
             poll_fn(|context| {
@@ -103,8 +104,8 @@ impl Tasks {
 
     /// Runs a part of a task, such as one request of many. A panic in it is logged and counted as a
     /// task's, ends only this part, and gives `None`.
-    pub async fn caught<F: Future>(&self, future: F) -> Option<F::Output> {
-        caught(&self.panics, future).await
+    pub fn caught<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> {
+        caught(&*self.panics, future)
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -231,14 +232,18 @@ where
     }
 }
 
-async fn caught<F: Future>(panics: &AtomicU64, future: F) -> Option<F::Output> {
-    let caught = AssertUnwindSafe(future).catch_unwind().await;
-    caught
-        .inspect_err(|panic| {
-            panics.fetch_add(1, Ordering::Relaxed);
-            error!(message = panic_message(&**panic), "a task panicked");
-        })
-        .ok()
+fn caught<F: Future>(
+    panics: impl Deref<Target = AtomicU64>,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    AssertUnwindSafe(future).catch_unwind().map(move |caught| {
+        caught
+            .inspect_err(|panic| {
+                panics.fetch_add(1, Ordering::Relaxed);
+                error!(message = panic_message(&**panic), "a task panicked");
+            })
+            .ok()
+    })
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -51,7 +51,7 @@ impl Running {
         let tasks = Tasks::new();
         let (told, peers) = mpsc::unbounded_channel();
         let (addresses, counts) = (listener.addresses(), Arc::clone(listener.counts()));
-        let serve = move |mut stream: crate::tls::Stream, peer| {
+        let serve = move |mut stream: Box<crate::tls::Stream>, peer| {
             let told = told.clone();
             async move {
                 told.send(peer).unwrap();

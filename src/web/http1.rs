@@ -46,7 +46,7 @@ mod upload;
 pub(super) async fn serve<H: Handler>(
     stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: Tasks,
+    tasks: &Tasks,
     handler: Arc<H>,
 ) {
     let mut drained = pin!(tasks.draining().clone().cancelled_owned());
@@ -61,7 +61,7 @@ pub(super) async fn serve<H: Handler>(
         head_limits: head_limits(&limits),
         handler,
         limits,
-        tasks: &tasks,
+        tasks,
     };
     let mut first = true;
     while let Woken::Bytes = wire.awaken(timer.as_mut(), &mut drained).await {
