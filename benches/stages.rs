@@ -1,6 +1,8 @@
-//! What single stages cost for one request: head, path, session, policy, node.
+//! What single stages cost for one request: head, path, route, session, policy, node.
 //!
-//! Each is in memory and on one core; the sockets around them cost more. `make bench` runs this.
+//! Each is in memory and on one core; the sockets around them cost more. Where there can be many of
+//! something, a bench has rows for few and for many: they should not differ by much. `make bench`
+//! runs this.
 
 use std::{
     hint::black_box,
@@ -23,6 +25,7 @@ use ravelin::{
     crypto::MasterKey,
     permit::Target,
     policy::{Policy, Principal},
+    route::Routes,
     session::{Class, Sessions},
     web::{head, path},
 };
@@ -43,13 +46,26 @@ fn head_of_a_browser(bencher: Bencher<'_, '_>) {
     bencher.bench(|| head::Head::parse(black_box(&bytes), &limits));
 }
 
-#[divan::bench]
-fn path_of_a_page() -> Result<path::Judged, path::Error> {
-    path::judge(black_box("/teams/sales/2026/%C3%BCbersicht.html"), "")
+/// As it is to be forwarded, and one that has to be written anew.
+#[divan::bench(args = ["/teams/sales/2026/report.html", "/teams/sales/2026/%C3%BCbersicht.html"])]
+fn path_of_a_page(raw: &str) -> Result<path::Judged<'_>, path::Error> {
+    path::judge(black_box(raw), "")
+}
+
+/// The app of a path, among this many of one host.
+#[divan::bench(args = [1, 100, 10_000])]
+fn app_of_a_path(bencher: Bencher<'_, '_>, apps: usize) {
+    let apps: String = (0..apps)
+        .map(|n| {
+            format!("[app.n{n}]\nhost = \"many.example.com\"\npath = \"/team{n}/app\"\npool = \"intranet\"\n")
+        })
+        .collect();
+    let routes = Routes::new(&config_with(&apps).apps);
+    bencher.bench(|| routes.find("many.example.com", black_box("/team0/app/2026/index.html")));
 }
 
 /// A browser's token among this many sessions.
-#[divan::bench(args = [1, 10_000])]
+#[divan::bench(args = [1, 1_000, 100_000])]
 fn session_of_a_browser(bencher: Bencher<'_, '_>, sessions: usize) {
     let config = config();
     let store = Sessions::new(&config, &MasterKey::generate());
@@ -63,7 +79,7 @@ fn session_of_a_browser(bencher: Bencher<'_, '_>, sessions: usize) {
     bencher.bench(|| store.find_browser(black_box(&token), "gw.example.com", now));
 }
 
-/// A decision that no memory helps with, and one that was made before, with this many policies.
+/// A decision that no memory helps with, among this many policies.
 #[divan::bench(args = [10, 1_000])]
 fn policy_asked_for_the_first_time(bencher: Bencher<'_, '_>, policies: usize) {
     let policy = policy(policies);
@@ -83,9 +99,10 @@ fn policy_asked_for_the_first_time(bencher: Bencher<'_, '_>, policies: usize) {
         });
 }
 
-#[divan::bench]
-fn policy_asked_again(bencher: Bencher<'_, '_>) {
-    let policy = policy(1_000);
+/// A decision that was made before, among this many policies.
+#[divan::bench(args = [10, 1_000])]
+fn policy_asked_again(bencher: Bencher<'_, '_>, policies: usize) {
+    let policy = policy(policies);
     let (identity, session, target) = (identity("alice"), Arc::from("S-1"), target());
     let principal = Principal {
         session: &session,
@@ -94,11 +111,22 @@ fn policy_asked_again(bencher: Bencher<'_, '_>) {
     bencher.bench(|| policy.judge_as(principal, SOURCE, black_box(&target)));
 }
 
-/// A node of a pool, by each strategy of the example.
-#[divan::bench(args = ["intranet", "xenmobile"])]
-fn node_of_a_pool(bencher: Bencher<'_, '_>, pool: &str) {
-    let config = config();
-    let pool = config.pools.values().find(|known| &*known.name == pool);
+/// A node of a pool of so many, in turn and by what each has in hand.
+#[divan::bench(args = [1, 10, 100], consts = [true, false])]
+fn node_of_a_pool<const IN_TURN: bool>(bencher: Bencher<'_, '_>, nodes: usize) {
+    let strategy = if IN_TURN {
+        "round-robin"
+    } else {
+        "least-connections"
+    };
+    let nodes: Vec<String> = (0..nodes)
+        .map(|n| format!("\"http://10.0.1.{n}:80\""))
+        .collect();
+    let nodes = nodes.join(", ");
+    let config = config_with(&format!(
+        "[pool.many]\nstrategy = \"{strategy}\"\nnodes = [{nodes}]\n"
+    ));
+    let pool = config.pools.values().find(|known| &*known.name == "many");
     let Some(pool) = pool.map(|pool| Pool::new(Arc::clone(pool))) else {
         return;
     };
@@ -106,10 +134,14 @@ fn node_of_a_pool(bencher: Bencher<'_, '_>, pool: &str) {
     bencher.bench(|| pool.pick(None, &[], now).map(drop));
 }
 
-#[expect(clippy::panic, reason = "a bench without its world must stop")]
 fn config() -> Config {
-    let text = include_str!("../examples/ravelin.toml");
-    match Config::parse(text, Path::new("ravelin.toml"), Files::Unchecked) {
+    config_with("")
+}
+
+#[expect(clippy::panic, reason = "a bench without its world must stop")]
+fn config_with(more: &str) -> Config {
+    let text = format!("{}\n{more}", include_str!("../examples/ravelin.toml"));
+    match Config::parse(&text, Path::new("ravelin.toml"), Files::Unchecked) {
         Ok(config) => config,
         Err(problems) => panic!("{problems}"),
     }

@@ -322,16 +322,17 @@ impl Bound {
 }
 
 /// One device's connection, from the handshake to its end.
-async fn connection(shared: Arc<Shared>, stream: tls::Stream, peer: Arc<Peer>) {
-    let listener = ByListener {
-        listener: peer.listener.name.to_string(),
+async fn connection(shared: Arc<Shared>, stream: Box<tls::Stream>, peer: Arc<Peer>) {
+    let _open = {
+        let listener = ByListener {
+            listener: peer.listener.name.to_string(),
+        };
+        shared.metrics.accepted.get_or_create(&listener).inc();
+        Held::new(&shared.metrics.connections.get_or_create(&listener))
     };
-    shared.metrics.accepted.get_or_create(&listener).inc();
-    let _open = Held::new(&shared.metrics.connections.get_or_create(&listener));
     let limits = Arc::clone(&shared.snapshot().limits);
-    let tasks = shared.tasks.clone();
-    let service = Arc::new(Service::new(shared, Arc::clone(&peer)));
-    web::serve(stream, peer, limits, tasks, service).await;
+    let service = Arc::new(Service::new(Arc::clone(&shared), Arc::clone(&peer)));
+    web::serve(stream, peer, limits, &shared.tasks, service).await;
 }
 
 /// Looks at certificate files at the configured interval.

@@ -104,7 +104,7 @@ impl Listener {
     /// A connection uses the settings that are current when it is accepted.
     pub async fn run<S, F>(self, tasks: Tasks, settings: Arc<ArcSwap<Settings>>, serve: S)
     where
-        S: Fn(Stream, Arc<Peer>) -> F + Clone + Send + 'static,
+        S: Fn(Box<Stream>, Arc<Peer>) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let mut slots = Slots::default();

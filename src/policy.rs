@@ -194,11 +194,11 @@ impl Policy {
 
     fn decide(&self, subject: &Subject, resource: Resource) -> Verdict {
         let source = self.set.reads_source().then_some(subject.source);
-        let key = cache::Key::new(subject, source, resource);
+        let key = self.cache.key(subject, source, resource);
         if let Some(verdict) = self.cache.get(&key) {
             return verdict;
         }
-        let verdict = self.set.decide(subject, &key.resource);
+        let verdict = self.set.decide(subject, key.resource());
         self.cache.put(key, verdict.clone());
         verdict
     }

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -27,13 +26,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// Both sides may be given as `&mut`. After every end but [`End::Closed`] the caller must not
 /// close a side in good order (no FIN, no `close_notify`): its peer would take a part for the
 /// whole. [`End::is_complete`] tells.
-pub async fn relay<A, B>(
+pub fn relay<A, B>(
     device: A,
     backend: B,
     limits: Limits,
     stop: &[CancellationToken],
     counts: &Counts,
-) -> End
+) -> impl Future<Output = End>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -50,14 +49,15 @@ where
         stops: stop
             .iter()
             .cloned()
-            .map(CancellationToken::cancelled_owned)
+            .map(|token| Box::pin(token.cancelled_owned()))
             .collect(),
         last: start,
         absolute,
         armed,
         timer: Box::pin(sleep_until(armed)),
     };
-    poll_fn(|context| relay.poll(context, counts)).await
+    // No async function: that would keep room for both sides twice.
+    poll_fn(move |context| relay.poll(context, counts))
 }
 
 /// Limits of one relay.
@@ -69,7 +69,7 @@ pub struct Limits {
     pub half_closed: Duration,
     /// From the start.
     pub absolute: Duration,
-    /// Bytes of one block.
+    /// Bytes of the largest block, which a way has once its blocks are full time after time.
     pub block: usize,
 }
 
@@ -121,8 +121,8 @@ struct Relay<A, B> {
     up: Way,
     down: Way,
     limits: Limits,
-    /// Polled only when one of them fired, so that they cost nothing for each block.
-    stops: FuturesUnordered<WaitForCancellationFutureOwned>,
+    /// Looking at them takes their locks, so no token may be every relay's.
+    stops: Vec<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// When a byte moved last.
     last: Instant,
     absolute: Instant,
@@ -138,8 +138,10 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     fn poll(&mut self, context: &mut Context<'_>, counts: &Counts) -> Poll<End> {
-        if let Poll::Ready(Some(())) = self.stops.poll_next_unpin(context) {
-            return Poll::Ready(End::Stopped);
+        for stop in &mut self.stops {
+            if stop.as_mut().poll(context).is_ready() {
+                return Poll::Ready(End::Stopped);
+            }
         }
         // Before the ways: they may use up what the runtime lets one task do at a time.
         if let Poll::Ready(end) = self.poll_time(context) {
@@ -266,9 +268,11 @@ impl Way {
         if self.ended {
             return Ok(());
         }
-        for _ in 0..BLOCKS_A_TURN {
+        let mut left = BYTES_A_TURN;
+        while left > 0 {
             let dry = self.fill(context, from, to, count, size)?;
-            match self.drain(context, to, count, dry) {
+            left = left.saturating_sub(self.end.max(PROBE));
+            match self.drain(context, to, count, dry, size) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Err(error)) => {
                     self.ended = true;
@@ -321,7 +325,7 @@ impl Way {
                 self.keep(first.get(passed..).unwrap_or_default(), 0);
                 return Ok(false);
             }
-            self.keep(first, size);
+            self.keep(first, size.min(FIRST_BLOCK));
         }
         let Some(block) = &mut self.block else {
             return Ok(false);
@@ -382,6 +386,7 @@ impl Way {
         to: &mut W,
         count: &AtomicU64,
         dry: bool,
+        size: usize,
     ) -> Poll<io::Result<()>>
     where
         W: AsyncWrite + Unpin,
@@ -396,12 +401,15 @@ impl Way {
             self.unflushed = true;
             count.fetch_add(written as u64, Ordering::Relaxed);
         }
+        let length = self.block.as_ref().map_or(0, |block| block.len());
+        if length < PROBE || self.eof {
+            self.block = None;
+        } else if self.end == length && length < size {
+            let length = length.saturating_mul(2).min(size);
+            self.block = Some(vec![0; length].into_boxed_slice());
+        }
         self.start = 0;
         self.end = 0;
-        let short = self.block.as_ref().is_some_and(|b| b.len() < PROBE);
-        if short || self.eof {
-            self.block = None;
-        }
         if self.eof {
             ready!(Pin::new(&mut *to).poll_shutdown(context))?;
             self.ended = true;
@@ -436,8 +444,12 @@ fn after(start: Instant, time: Duration) -> Instant {
 /// What is read to the stack first. Most messages of an interactive tunnel are shorter.
 const PROBE: usize = 4096;
 
-/// Blocks that one way may move before the other way has its turn.
-const BLOCKS_A_TURN: usize = 4;
+/// A way's first block.
+const FIRST_BLOCK: usize = 64 * 1024;
+
+/// What one way may move before the other way and other tasks have their turn. A short message
+/// counts as [`PROBE`].
+const BYTES_A_TURN: usize = 256 * 1024;
 
 /// How long an empty block is kept for the next bytes.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -689,7 +701,7 @@ mod tests {
             up: Way::default(),
             down: Way::default(),
             limits: LONG,
-            stops: FuturesUnordered::new(),
+            stops: Vec::new(),
             last: start,
             absolute: after(start, LONG.absolute),
             armed: after(start, LONG.idle),
@@ -717,6 +729,37 @@ mod tests {
         waiting.await.unwrap_err();
         assert!(relay.up.block.is_none(), "a short message needs none");
         assert_eq!(counts.up.load(Ordering::Relaxed), 200_005);
+    }
+
+    #[tokio::test]
+    async fn a_long_flow_gets_larger_blocks() {
+        let counts = Counts::default();
+        for (length, block) in [(10_000, FIRST_BLOCK), (1 << 20, 256 << 10)] {
+            let (mut device, near) = duplex(1 << 20);
+            let (far, _backend) = duplex(1 << 21);
+            let start = Instant::now();
+            let mut relay = Relay {
+                device: near,
+                backend: far,
+                up: Way::default(),
+                down: Way::default(),
+                limits: Limits {
+                    block: 256 << 10,
+                    ..LONG
+                },
+                stops: Vec::new(),
+                last: start,
+                absolute: after(start, LONG.absolute),
+                armed: after(start, LONG.idle),
+                timer: Box::pin(sleep_until(after(start, LONG.idle))),
+            };
+
+            device.write_all(&vec![1; length]).await.unwrap();
+            let relaying = poll_fn(|context| relay.poll(context, &counts));
+            timeout(PATIENCE, relaying).await.unwrap_err();
+
+            assert_eq!(relay.up.block.as_ref().unwrap().len(), block);
+        }
     }
 
     /// Device and backend on real sockets, the relay between them.

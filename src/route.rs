@@ -4,23 +4,30 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::config::{App, Authorization};
 
-/// The apps by host and path prefix.
+/// The apps by host and path prefix. Finding one costs the same among one app and among many.
 #[derive(Debug)]
 pub struct Routes {
-    /// Apps of each host, longest path first.
-    hosts: HashMap<Arc<str>, Vec<Arc<App>>>,
+    hosts: HashMap<Arc<str>, Host>,
+}
+
+/// The apps of one host.
+#[derive(Debug, Default)]
+struct Host {
+    /// By path prefix, without its final slash, so that `/Citrix/` also covers `/Citrix`.
+    apps: HashMap<Box<str>, Arc<App>>,
+    /// How many segments these prefixes have, the most first.
+    depths: Vec<usize>,
+    /// The one with the longest prefix for which one has to log in, if there is one.
+    guarded: Option<Arc<App>>,
 }
 
 impl Routes {
-    /// For the apps of a configuration.
+    /// For the apps of a configuration. Of two with the same prefix the first counts.
     pub fn new(apps: &[Arc<App>]) -> Self {
-        let mut hosts: HashMap<Arc<str>, Vec<Arc<App>>> = HashMap::new();
+        let mut hosts: HashMap<Arc<str>, Host> = HashMap::new();
         for app in apps {
-            let host = Arc::from(app.host.to_ascii_lowercase());
-            hosts.entry(host).or_default().push(Arc::clone(app));
-        }
-        for apps in hosts.values_mut() {
-            apps.sort_by_key(|app| std::cmp::Reverse(prefix(app).len()));
+            let name = Arc::from(app.host.to_ascii_lowercase());
+            hosts.entry(name).or_default().add(app);
         }
         Self { hosts }
     }
@@ -28,16 +35,14 @@ impl Routes {
     /// The app with the longest path prefix, in whole segments. `host` is lower case and has no
     /// port; `path` is the judged one.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<App>> {
-        self.hosts
-            .get(host)?
-            .iter()
-            .find(|app| covers(prefix(app), path))
+        let host = self.hosts.get(host)?;
+        let mut depths = host.depths.iter();
+        depths.find_map(|&depth| host.apps.get(first_segments(path, depth)?))
     }
 
     /// An app of this host for which one has to log in, if there is one.
     pub fn guarded(&self, host: &str) -> Option<&Arc<App>> {
-        let mut apps = self.hosts.get(host)?.iter();
-        apps.find(|app| app.authorization == Authorization::Gateway)
+        self.hosts.get(host)?.guarded.as_ref()
     }
 
     /// Whether any app has this host.
@@ -46,14 +51,33 @@ impl Routes {
     }
 }
 
-/// The prefix without its final slash, so that `/Citrix/` also covers `/Citrix`.
-fn prefix(app: &App) -> &str {
-    app.path.trim_end_matches('/')
+impl Host {
+    fn add(&mut self, app: &Arc<App>) {
+        let prefix = app.path.trim_end_matches('/');
+        let depth = prefix.matches('/').count();
+        if let Err(place) = self.depths.binary_search_by(|known| depth.cmp(known)) {
+            self.depths.insert(place, depth);
+        }
+        self.apps
+            .entry(prefix.into())
+            .or_insert_with(|| Arc::clone(app));
+        let longer = |known: &Arc<App>| app.path.len() > known.path.len();
+        if app.authorization == Authorization::Gateway && self.guarded.as_ref().is_none_or(longer) {
+            self.guarded = Some(Arc::clone(app));
+        }
+    }
 }
 
-fn covers(prefix: &str, path: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// So many segments from the start of a path, which has as many.
+fn first_segments(path: &str, count: usize) -> Option<&str> {
+    let mut ends = path.match_indices('/').map(|(at, _)| at);
+    if let Some(last) = count.checked_sub(1) {
+        ends.nth(last)?;
+    }
+    match ends.next() {
+        Some(end) => path.get(..end),
+        None => Some(path),
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +119,27 @@ mod tests {
         ] {
             assert_eq!(name("a.test", path).as_deref(), Some(app), "{path}");
         }
+    }
+
+    #[test]
+    fn of_two_apps_in_one_place_the_first_counts() {
+        let pool = for_test::pool("p", &["127.0.0.1:1"]);
+        let app = |name: &str, path: &str| {
+            let mut app = for_test::app(name, Arc::clone(&pool));
+            app.host = "a.test".into();
+            app.path = path.into();
+            Arc::new(app)
+        };
+        let routes = Routes::new(&[
+            app("first", "/x"),
+            app("second", "/x/"),
+            app("deep", "/x/y/z"),
+        ]);
+        let name = |path| routes.find("a.test", path).map(|app| &*app.name);
+        assert_eq!(name("/x/y"), Some("first"));
+        assert_eq!(name("/x/y/z/"), Some("deep"));
+        assert_eq!(name("*"), None);
+        assert_eq!(name(""), None);
     }
 
     #[test]

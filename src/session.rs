@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -48,6 +48,8 @@ pub struct Session {
     /// The Basic credential that made it.
     credential: Option<Hash>,
     ended: CancellationToken,
+    /// That it ended, for those who ask with each request: the token takes a lock.
+    over: AtomicBool,
     usage: Usage,
 }
 
@@ -103,7 +105,7 @@ impl Session {
     }
 
     fn is_live(&self, now: Instant) -> bool {
-        !self.ended.is_cancelled() && now < self.until && self.idle(now) < self.idle
+        !self.over.load(Ordering::Acquire) && now < self.until && self.idle(now) < self.idle
     }
 
     fn touch(&self, now: Instant) {
@@ -132,6 +134,7 @@ impl Session {
             used: AtomicU64::new(0),
             credential: None,
             ended: CancellationToken::new(),
+            over: AtomicBool::new(false),
             usage: Usage::default(),
         }
     }
@@ -302,8 +305,8 @@ impl Sessions {
     }
 
     /// What stands for a Basic credential at one listener.
-    pub fn basic_key(&self, user: &str, password: &Secret, listener: &str) -> BasicKey {
-        let parts = [user.as_bytes(), password.expose(), listener.as_bytes()];
+    pub fn basic_key(&self, user: &str, password: &[u8], listener: &str) -> BasicKey {
+        let parts = [user.as_bytes(), password, listener.as_bytes()];
         BasicKey(self.hash.of(&parts))
     }
 
@@ -506,6 +509,7 @@ impl Sessions {
     }
 
     fn finish(&self, session: &Arc<Session>) {
+        session.over.store(true, Ordering::Release);
         session.ended.cancel();
         self.shard(&session.key).remove(&session.key);
         self.registry().remove(session);

@@ -2,12 +2,15 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::{Future, poll_fn},
+    ops::Deref,
     panic::AssertUnwindSafe,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -30,7 +33,16 @@ pub struct Tasks {
     watchers: TaskTracker,
     draining: CancellationToken,
     ending: CancellationToken,
+    /// The same two signals, for those who ask at every step: a token takes a lock, and all
+    /// connections share it.
+    given: Arc<Given>,
     panics: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Given {
+    draining: AtomicBool,
+    ending: AtomicBool,
 }
 
 impl Tasks {
@@ -47,6 +59,7 @@ impl Tasks {
             watchers: self.watchers.clone(),
             draining: self.draining.child_token(),
             ending: self.ending.child_token(),
+            given: Arc::clone(&self.given),
             panics: Arc::clone(&self.panics),
         }
     }
@@ -73,17 +86,26 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let ending = self.ending.clone();
-        let panics = Arc::clone(&self.panics);
+        let (ending, given) = (self.ending.clone(), Arc::clone(&self.given));
+        // In a box: an async block would keep room for it twice, and moving it copies all of it.
+        let mut work = Box::pin(caught(Arc::clone(&self.panics), future));
         async move {
-            let _ended = ending.run_until_cancelled(caught(&panics, future)).await;
+            let mut ended = pin!(ending.cancelled());
+            let mut ending = Heard::new(&given.ending, ended.as_mut());
+            poll_fn(|context| {
+                if work.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                ending.poll(context)
+            })
+            .await;
         }
     }
 
     /// Runs a part of a task, such as one request of many. A panic in it is logged and counted as a
     /// task's, ends only this part, and gives `None`.
-    pub async fn caught<F: Future>(&self, future: F) -> Option<F::Output> {
-        caught(&self.panics, future).await
+    pub fn caught<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> {
+        caught(&*self.panics, future)
     }
 
     /// Runs work that blocks (password hashing, files) away from the runtime's workers.
@@ -106,6 +128,26 @@ impl Tasks {
         self.panics.load(Ordering::Relaxed)
     }
 
+    /// Gives the first of the two signals.
+    pub(crate) fn begin_drain(&self) {
+        // In this order: whoever is woken by the token finds the other set.
+        self.given.draining.store(true, Ordering::Release);
+        self.draining.cancel();
+    }
+
+    /// A drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.given.draining.load(Ordering::Acquire)
+    }
+
+    /// Listens for the beginning of a drain; `fired` is that of [`Tasks::draining`].
+    pub(crate) fn hear_draining<'a, F>(&'a self, fired: Pin<&'a mut F>) -> Heard<'a, F>
+    where
+        F: Future<Output = ()>,
+    {
+        Heard::new(&self.given.draining, fired)
+    }
+
     /// Fires when a drain begins: accept nothing new.
     pub fn draining(&self) -> &CancellationToken {
         &self.draining
@@ -120,9 +162,10 @@ impl Tasks {
     ///
     /// `true` when every task had ended by itself.
     pub async fn drain(&self, limit: Duration) -> bool {
-        self.draining.cancel();
+        self.begin_drain();
         self.tracker.close();
         let complete = timeout(limit, self.tracker.wait()).await.is_ok();
+        self.given.ending.store(true, Ordering::Release);
         self.ending.cancel();
         self.watchers.close();
         // Cancelled tasks need a moment to run their destructors.
@@ -143,6 +186,42 @@ impl Tasks {
     }
 }
 
+/// A signal that one task waits for beside its work, polled at each of its steps.
+///
+/// Polling a token takes locks that all its listeners share; here that is done once for each waker,
+/// which in a task is once.
+#[derive(Debug)]
+pub(crate) struct Heard<'a, F> {
+    given: &'a AtomicBool,
+    fired: Pin<&'a mut F>,
+    /// Will be woken when it fires.
+    waker: Option<Waker>,
+}
+
+impl<'a, F: Future<Output = ()>> Heard<'a, F> {
+    /// `given` is set before `fired` is ready.
+    fn new(given: &'a AtomicBool, fired: Pin<&'a mut F>) -> Self {
+        Self {
+            given,
+            fired,
+            waker: None,
+        }
+    }
+
+    /// Ready once the signal was given; else the task is woken when it is.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.given.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let known = self.waker.as_ref();
+        if known.is_some_and(|waker| waker.will_wake(context.waker())) {
+            return Poll::Pending;
+        }
+        self.waker = Some(context.waker().clone());
+        self.fired.as_mut().poll(context)
+    }
+}
+
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output = ()> + Send + 'static,
@@ -153,14 +232,18 @@ where
     }
 }
 
-async fn caught<F: Future>(panics: &AtomicU64, future: F) -> Option<F::Output> {
-    let caught = AssertUnwindSafe(future).catch_unwind().await;
-    caught
-        .inspect_err(|panic| {
-            panics.fetch_add(1, Ordering::Relaxed);
-            error!(message = panic_message(&**panic), "a task panicked");
-        })
-        .ok()
+fn caught<F: Future>(
+    panics: impl Deref<Target = AtomicU64>,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    AssertUnwindSafe(future).catch_unwind().map(move |caught| {
+        caught
+            .inspect_err(|panic| {
+                panics.fetch_add(1, Ordering::Relaxed);
+                error!(message = panic_message(&**panic), "a task panicked");
+            })
+            .ok()
+    })
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

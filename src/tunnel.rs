@@ -12,7 +12,6 @@ use crate::{
     metrics::access_log::Relayed,
     permit::{Permit, What},
     refusal, relay,
-    shutdown::Tasks,
     web::Answer,
 };
 
@@ -23,17 +22,12 @@ mod connect;
 pub struct Tunnels {
     config: config::Tunnel,
     dialer: Arc<Dialer>,
-    tasks: Tasks,
 }
 
 impl Tunnels {
     /// With the limits of a configuration.
-    pub fn new(config: config::Tunnel, dialer: Arc<Dialer>, tasks: Tasks) -> Self {
-        Self {
-            config,
-            dialer,
-            tasks,
-        }
+    pub fn new(config: config::Tunnel, dialer: Arc<Dialer>) -> Self {
+        Self { config, dialer }
     }
 
     /// Whether a port may be asked for at all.
@@ -62,7 +56,7 @@ impl Tunnels {
             backend,
             address,
             limits: self.limits(permit, address.port()),
-            stops: [ended, self.tasks.ending().clone()],
+            stop: ended,
             held,
             relayed,
         };
@@ -223,6 +217,7 @@ mod tests {
     use crate::{
         config::{Dns, Network, Source},
         permit::Target,
+        shutdown::Tasks,
         web::Stream,
     };
 
@@ -413,7 +408,7 @@ mod tests {
             let (backend, _) = listener.accept().await.unwrap();
             assert_eq!(opened.answer.response.status(), StatusCode::OK);
             let takeover = opened.answer.then.unwrap();
-            drop(tunnels.tasks.spawn(takeover(Stream::Pipe(near))));
+            drop(Tasks::new().spawn(takeover(Stream::Pipe(near))));
             Self {
                 device,
                 backend,
@@ -470,8 +465,7 @@ mod tests {
             block: 64 << 10,
             ports: vec![443, 993],
         };
-        let tasks = Tasks::new();
-        let dialer = Arc::new(Dialer::with(&network, &dns, &[], tasks.clone()));
-        Tunnels::new(config, dialer, tasks)
+        let dialer = Arc::new(Dialer::with(&network, &dns, &[], Tasks::new()));
+        Tunnels::new(config, dialer)
     }
 }

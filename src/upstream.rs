@@ -1,30 +1,27 @@
 //! Forwards one exchange to a node, over kept connections.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{mem, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::future::{Either, select, select_all};
+use futures_util::future::{Either, select};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, EXPECT, HOST, TE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub use self::{body::Ended, plain::Fetched, upgrade::Upgrade};
+pub use self::{body::Ended, error::Error, plain::Fetched, upgrade::Upgrade};
 use self::{
-    body::{Progress, Receiving, Sending},
-    connection::{Connection, Held, Owner, Settings},
+    body::Receiving,
+    connection::{Connection, Home, Owner},
+    http1::{Http1, Upload},
+    http2::{Sending, Settings, Stream, Unanswered},
     pool::{Kept, Shelf},
     retry::{Again, Failed},
-    upgrade::{Opened, Relay},
+    upgrade::{Opened, Raw, Relay},
 };
 use crate::{
     balance::{self, Lease, Node},
@@ -35,12 +32,15 @@ use crate::{
     permit::Permit,
     relay,
     shutdown::Tasks,
-    web::{self, Answer, Body, headers},
+    web::{Answer, Body, headers},
 };
 
 mod body;
 mod connection;
+mod error;
 mod head;
+mod http1;
+mod http2;
 mod plain;
 mod pool;
 mod retry;
@@ -52,6 +52,7 @@ pub struct Upstream {
     dialer: Arc<Dialer>,
     tasks: Tasks,
     kept: Arc<Kept>,
+    connect: Duration,
     settings: Settings,
     block: usize,
 }
@@ -77,14 +78,23 @@ pub struct Exchange<'a> {
     pub upgrade: Option<Upgrade>,
     /// The request, its head cleaned and completed by `web::headers`. `Host` is set here.
     pub request: Request<Body>,
-    /// Ends it when one fires: the session ended, the policy changed.
-    pub stop: Vec<CancellationToken>,
+    /// Ends it when it fires: the session ended, the policy changed.
+    pub stop: Option<&'a CancellationToken>,
     /// Told of a WebSocket's bytes while it runs, and of its end.
-    pub relayed: Arc<Relayed>,
+    pub relayed: Option<Arc<Relayed>>,
 }
 
-/// Who answered; an extension of every answer that [`Upstream::forward`] gives.
-#[derive(Clone, Debug)]
+/// A node's answer.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The answer.
+    pub answer: Answer,
+    /// Who gave it.
+    pub served: Served,
+}
+
+/// Who answered.
+#[derive(Debug)]
 pub struct Served {
     /// The node.
     pub node: Arc<Node>,
@@ -108,8 +118,8 @@ impl Upstream {
         Self {
             dialer,
             kept: Kept::new(network.kept_idle, &tasks),
+            connect: network.connect_timeout,
             settings: Settings {
-                connect: network.connect_timeout,
                 keepalive: network.keepalive,
                 keepalive_limit: network.user_timeout,
                 stream_window: limits.h2_stream_window,
@@ -126,20 +136,19 @@ impl Upstream {
     /// # Errors
     ///
     /// When no node could answer.
-    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
-        let stop = exchange.stop.clone();
-        let tries = Box::pin(self.tries(exchange));
-        if stop.is_empty() {
+    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
+        let stop = exchange.stop;
+        let tries = pin!(self.tries(exchange));
+        let Some(stop) = stop else {
             return tries.await;
-        }
-        let stopped = select_all(stop.iter().map(|token| Box::pin(token.cancelled())));
-        match select(tries, stopped).await {
+        };
+        match select(tries, pin!(stop.cancelled())).await {
             Either::Left((result, _)) => result,
             Either::Right(_) => Err(Error::Stopped),
         }
     }
 
-    async fn tries(&self, exchange: Exchange<'_>) -> Result<Answer, Error> {
+    async fn tries(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
         let (plan, mut load) = Plan::new(exchange).map_err(Error::Unforwardable)?;
         let mut tried = Vec::new();
         let mut failed: u32 = 0;
@@ -157,100 +166,182 @@ impl Upstream {
                 Err(error) => return Err(last.unwrap_or(Error::Balance(error))),
             };
             let index = lease.node().index;
-            let failure = match Box::pin(self.attempt(&plan, lease, load, reuse, failed)).await {
-                Ok(answer) => return Ok(answer),
+            let failure = match self.attempt(&plan, lease, &mut load, reuse, failed).await {
+                Ok(forwarded) => return Ok(forwarded),
                 Err(failure) => *failure,
             };
-            let (again, rest) = match (failure.again, failure.load) {
-                (Again::Fresh, Some(load)) if reuse => (Again::Fresh, load),
-                (Again::Other, Some(load)) if tried.len() < plan.retries => (Again::Other, load),
-                _ => return Err(failure.error),
-            };
-            load = rest;
             failed = failed.saturating_add(1);
-            if again == Again::Fresh {
-                debug!(
-                    error = &failure.error as &dyn std::error::Error,
-                    "trying afresh"
-                );
-                reuse = false;
-            } else {
-                info!(
-                    error = &failure.error as &dyn std::error::Error,
-                    "trying another node"
-                );
-                tried.push(index);
+            match failure.again {
+                Again::Fresh if reuse => {
+                    debug!(
+                        error = &failure.error as &dyn std::error::Error,
+                        "trying afresh"
+                    );
+                    reuse = false;
+                }
+                Again::Other if tried.len() < plan.retries => {
+                    info!(
+                        error = &failure.error as &dyn std::error::Error,
+                        "trying another node"
+                    );
+                    tried.push(index);
+                }
+                Again::Fresh | Again::No | Again::Other => return Err(failure.error),
             }
             last = Some(failure.error);
         }
     }
 
-    /// One try on one node.
+    /// One try on one node. Where there may be another, `load` is whole again.
     async fn attempt(
         &self,
         plan: &Plan<'_>,
         lease: Lease,
-        load: Load,
+        load: &mut Load,
         reuse: bool,
         failed: u32,
-    ) -> Result<Answer, Box<Failure>> {
+    ) -> Result<Forwarded, Box<Failure>> {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
         let login = head::carries_connection_login(&load.headers);
-        let connection = match self.connection(plan, &lease, &shelf, login, reuse).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Failure::before(error, load)),
-        };
-        let bodyless = load.body.is_end_stream();
-        let repeatable = (bodyless && retry::is_idempotent(&plan.method)).then(|| Load {
-            headers: load.headers.clone(),
-            body: Body::empty(),
-        });
+        let connection = self.connection(plan, &lease, &shelf, login, reuse).await;
+        let connection = connection.map_err(Failure::before)?;
         let served = Served {
             node: Arc::clone(lease.node()),
             address: connection.address(),
             reused: connection.is_reused(),
             failed,
         };
-        let (request, accept) = plan.request(load, &connection, lease.node())?;
-        let mut held = Held {
-            request: request.body().progress(),
-            lease,
-            connection,
-            shelf,
-            keep: plan.upgrade.is_none(),
+        let answer = match connection {
+            Connection::Http1(connection) => {
+                let home = Home { lease, shelf };
+                self.over_http1(plan, home, load, connection, login).await?
+            }
+            Connection::Http2(stream) => {
+                Box::pin(self.over_http2(plan, lease, load, stream)).await?
+            }
         };
-        let answer = match held.send(request, plan.first_byte).await {
+        Ok(Forwarded { answer, served })
+    }
+
+    async fn over_http1(
+        &self,
+        plan: &Plan<'_>,
+        home: Home,
+        load: &mut Load,
+        mut connection: Box<Http1>,
+        login: bool,
+    ) -> Result<Answer, Box<Failure>> {
+        let node = Arc::clone(home.lease.node());
+        let accept = plan.upgrade.and_then(|asked| asked.ask(&mut load.headers));
+        let bodyless = load.body.is_end_stream();
+        let head = http1::Head {
+            method: &plan.method,
+            target: &plan.target,
+            host: &plan.authority,
+            fields: &load.headers,
+        };
+        let mut upload = Upload::start(&head, mem::take(&mut load.body))
+            .map_err(|why| Failure::last(Error::Unforwardable(why)))?;
+        let asked = connection.ask(&plan.method, &mut upload, plan.first_byte);
+        let http1::Answer { mut head, whole } = match asked.await {
             Ok(answer) => answer,
-            Err(error) => return Err(plan.failure(error, &held, repeatable)),
+            Err(error) => {
+                let unsent = upload.unsent();
+                let failed = Failed {
+                    unsent: unsent.is_some(),
+                    reused: connection.reused,
+                    answered: connection.answered,
+                    bodyless,
+                    idempotent: retry::is_idempotent(&plan.method),
+                };
+                load.body = unsent.unwrap_or_default();
+                return Err(Failure::of(Error::of(node.name(), error), failed));
+            }
         };
-        let broken = |why| {
+        let offers = head::offers_connection_login(&head.headers);
+        connection.in_login = offers && head.status == StatusCode::UNAUTHORIZED;
+        if login || offers {
+            connection.owner = Some(plan.owner.clone());
+        }
+        plan.pool.learn(&head.headers, &node, clock::now());
+        let opened = match plan.upgrade {
+            Some(upgrade) => upgrade.judge(head.status, &head.headers, accept.as_deref()),
+            None if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                Err("101 that nobody asked for")
+            }
+            None => Ok(Opened::No),
+        };
+        let opened = opened.map_err(|why| {
             Failure::last(Error::Framing {
-                node: Arc::clone(served.node.name()),
+                node: Arc::clone(node.name()),
                 why,
             })
-        };
-        if let Connection::Http1(connection) = &mut held.connection {
-            let offers = head::offers_connection_login(answer.headers());
-            connection.in_login = offers && answer.status() == StatusCode::UNAUTHORIZED;
-            if login || offers {
-                connection.owner = Some(plan.owner.clone());
-            }
+        })?;
+        if let (Some(upgrade), Opened::Yes) = (plan.upgrade, opened) {
+            let (stream, ahead) = connection.into_raw();
+            let relay = self.relay(plan, Raw { stream, ahead }, home.lease);
+            return Ok(upgrade.open(head.headers, relay));
         }
-        plan.pool
-            .learn(answer.headers(), &served.node, clock::now());
-        let opened = match plan.upgrade {
-            Some(upgrade) => upgrade.judge(&answer, accept.as_deref()).map_err(broken)?,
-            None if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(broken("101 that nobody asked for"));
+        // What was asked to become something else serves nobody else (R18).
+        connection.keep &= plan.upgrade.is_none();
+        let limits = (plan.progress, plan.stop);
+        let body = connection.body(whole, head.framing, upload, Some(home), limits);
+        headers::strip_hop_by_hop(&mut head.headers);
+        Ok(answer(head.status, head.headers, body))
+    }
+
+    async fn over_http2(
+        &self,
+        plan: &Plan<'_>,
+        lease: Lease,
+        load: &mut Load,
+        stream: Stream,
+    ) -> Result<Answer, Box<Failure>> {
+        let node = Arc::clone(lease.node());
+        let repeatable = load.body.is_end_stream() && retry::is_idempotent(&plan.method);
+        let kept = repeatable.then(|| load.headers.clone());
+        let request = plan
+            .http2(mem::take(load), &node)
+            .map_err(|why| Failure::last(Error::Unforwardable(why)))?;
+        let response = match stream.ask(request, plan.first_byte).await {
+            Ok(response) => response,
+            Err(Unanswered::Silent(limit)) => {
+                return Err(Failure::last(Error::FirstByte {
+                    node: Arc::clone(node.name()),
+                    limit,
+                }));
             }
-            None => Opened::No,
+            Err(Unanswered::Failed(mut error)) => {
+                let unsent = error.take_message().map(Request::into_parts);
+                let failed = Failed {
+                    unsent: unsent.is_some(),
+                    reused: stream.reused,
+                    // HTTP/2 tells by its errors alone.
+                    answered: false,
+                    bodyless: repeatable,
+                    idempotent: repeatable,
+                };
+                if let Some((parts, sending)) = unsent {
+                    load.headers = parts.headers;
+                    load.headers.remove(TE);
+                    load.body = sending.into_body();
+                } else if let Some(headers) = kept {
+                    load.headers = headers;
+                }
+                let error = Error::of_hyper(node.name(), error.into_error());
+                return Err(Failure::of(error, failed));
+            }
         };
-        let mut answer = match (plan.upgrade, opened) {
-            (Some(upgrade), Opened::Yes) => upgrade.open(answer, self.relay(plan, held)),
-            _ => plan.answer(answer, held).map_err(broken)?,
+        plan.pool.learn(response.headers(), &node, clock::now());
+        let (mut parts, incoming) = response.into_parts();
+        headers::strip_hop_by_hop(&mut parts.headers);
+        let source = http2::Receiving {
+            incoming,
+            lease,
+            stream,
         };
-        answer.response.extensions_mut().insert(served);
-        Ok(answer)
+        let body = Receiving::start(source, plan.progress, plan.stop);
+        Ok(answer(parts.status, parts.headers, body))
     }
 
     /// A connection to a node: kept if there is one and `reuse`, else a new one. `login` is for
@@ -265,31 +356,31 @@ impl Upstream {
     ) -> Result<Connection, Error> {
         let now = clock::now();
         let node = lease.node();
-        if reuse && let Some(owned) = shelf.owned(&plan.owner, login, now).await {
+        if reuse && let Some(owned) = shelf.owned(&plan.owner, login, now) {
             return Ok(Connection::Http1(owned));
         }
         if login || plan.upgrade.is_some() {
             // Only HTTP/1.1 has connections of one's own; and what was kept might be stale.
-            return self.open(plan, node, &node.http1).await;
+            return Box::pin(self.open(plan, node, &node.http1)).await;
         }
         let may_http2 = node.system.tls().is_some_and(|tls| tls.http2) && !shelf.declined_http2();
         if reuse {
             if may_http2 && let Some(stream) = shelf.stream() {
                 return Ok(Connection::Http2(stream));
             }
-            if let Some(kept) = shelf.shared(now).await {
+            if let Some(kept) = shelf.shared(now) {
                 return Ok(Connection::Http1(kept));
             }
         }
         if !may_http2 {
-            return self.open(plan, node, &node.system).await;
+            return Box::pin(self.open(plan, node, &node.system)).await;
         }
         // One connection for all who wait now, unless making it takes too long.
-        let _turn = timeout(self.settings.connect, shelf.opening.lock()).await;
+        let _turn = timeout(self.connect, shelf.opening.lock()).await;
         if reuse && let Some(stream) = shelf.stream() {
             return Ok(Connection::Http2(stream));
         }
-        let connection = self.open(plan, node, &node.system).await?;
+        let connection = Box::pin(self.open(plan, node, &node.system)).await?;
         match &connection {
             Connection::Http1(_) => shelf.chose(None),
             Connection::Http2(stream) => shelf.chose(Some(&stream.connection)),
@@ -317,13 +408,13 @@ impl Upstream {
             }
         };
         plan.pool.reached(node, clock::now());
-        let started = self.settings.start(connected, &self.tasks);
-        let limit = self.settings.connect;
+        let started = Connection::start(connected, &self.settings, &self.tasks);
+        let limit = self.connect;
         match timeout(limit, started).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(source)) => Err(Error::Lost {
                 node: Arc::clone(node.name()),
-                source,
+                source: source.into(),
             }),
             Err(_elapsed) => Err(Error::FirstByte {
                 node: Arc::clone(node.name()),
@@ -332,20 +423,21 @@ impl Upstream {
         }
     }
 
-    fn relay(&self, plan: &Plan<'_>, held: Held) -> Relay {
+    fn relay(&self, plan: &Plan<'_>, backend: Raw, lease: Lease) -> Relay {
         let left = plan.permit.until().map_or(WEBSOCKET_LIMIT, |until| {
             until.saturating_duration_since(clock::now())
         });
         Relay {
-            held,
+            backend,
+            lease,
             limits: relay::Limits {
                 idle: plan.upgrade_idle,
                 half_closed: plan.upgrade_idle,
                 absolute: left,
                 block: self.block,
             },
-            stop: plan.stop.clone(),
-            relayed: Arc::clone(&plan.relayed),
+            stop: plan.stop.cloned(),
+            relayed: plan.relayed.clone().unwrap_or_default(),
         }
     }
 }
@@ -364,11 +456,12 @@ struct Plan<'a> {
     first_byte: Duration,
     progress: Duration,
     upgrade_idle: Duration,
-    stop: Vec<CancellationToken>,
-    relayed: Arc<Relayed>,
+    stop: Option<&'a CancellationToken>,
+    relayed: Option<Arc<Relayed>>,
 }
 
-/// What is handed to a connection, and comes back when it was not sent.
+/// What is handed to a connection, and is whole again when it was not sent.
+#[derive(Default)]
 struct Load {
     headers: HeaderMap,
     body: Body,
@@ -397,8 +490,7 @@ impl<'a> Plan<'a> {
         headers.remove(HOST);
         if body.is_end_stream() {
             headers.remove(EXPECT);
-            // hyper sends a length as it is given: one without its bytes would have the node
-            // take the next request for them.
+            // A length without its bytes would have the node take the next request for them.
             if headers.contains_key(CONTENT_LENGTH) {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -425,170 +517,35 @@ impl<'a> Plan<'a> {
         Ok((plan, Load { headers, body }))
     }
 
-    /// The request in the form that a connection sends, and the `Sec-WebSocket-Accept` to expect.
-    fn request(
-        &self,
-        load: Load,
-        connection: &Connection,
-        node: &Node,
-    ) -> Result<(Request<Sending>, Option<String>), Box<Failure>> {
+    /// The request in the form that hyper sends.
+    fn http2(&self, load: Load, node: &Node) -> Result<Request<Sending>, &'static str> {
         let Load { mut headers, body } = load;
+        // hyper does not tell of a 100 over HTTP/2: the device gets ours, by its body being read,
+        // and the node one expectation less.
+        headers.remove(EXPECT);
+        if self.trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        let tls = node.system.tls().is_some();
+        let authority = Authority::try_from(self.authority.as_bytes());
         let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+        uri.authority = Some(authority.map_err(|_invalid| NO_HOST)?);
         uri.path_and_query = Some(self.target.clone());
         let mut request = Request::new(Sending::new(body));
         *request.method_mut() = self.method.clone();
-        let mut accept = None;
-        match connection {
-            Connection::Http1(_) => {
-                headers.insert(HOST, self.authority.clone());
-                accept = self.upgrade.and_then(|upgrade| upgrade.ask(&mut headers));
-                if headers
-                    .get(EXPECT)
-                    .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-                {
-                    let opener = request.body_mut().hold_back();
-                    hyper::ext::on_informational(&mut request, move |answer| {
-                        if answer.status() == StatusCode::CONTINUE {
-                            opener.open();
-                        }
-                    });
-                }
-            }
-            Connection::Http2(_) => {
-                // hyper does not tell of a 100 over HTTP/2: the device gets ours, by its body
-                // being read, and the node one expectation less.
-                headers.remove(EXPECT);
-                let tls = node.system.tls().is_some();
-                uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
-                let authority = Authority::try_from(self.authority.as_bytes());
-                let no_host = |_invalid| Failure::last(Error::Unforwardable(NO_HOST));
-                uri.authority = Some(authority.map_err(no_host)?);
-                *request.version_mut() = Version::HTTP_2;
-            }
-        }
-        if self.trailers && matches!(connection, Connection::Http2(_)) {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-        let Ok(uri) = Uri::from_parts(uri) else {
-            return Err(Failure::last(Error::Unforwardable("a target that is none")));
-        };
-        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_invalid| "a target that is none")?;
         *request.headers_mut() = headers;
-        Ok((request, accept))
-    }
-
-    /// The answer as the device gets it.
-    fn answer(&self, answer: Response<Incoming>, held: Held) -> Result<Answer, &'static str> {
-        let (mut parts, incoming) = answer.into_parts();
-        head::settle_framing(&mut parts.headers)?;
-        headers::strip_hop_by_hop(&mut parts.headers);
-        let body = Receiving::start(incoming, held, self.progress, self.stop.clone());
-        let mut response = Response::new(body);
-        *response.status_mut() = parts.status;
-        *response.headers_mut() = parts.headers;
-        Ok(response.into())
-    }
-
-    /// What a failed try means, and whether there may be another.
-    fn failure(&self, error: SendError, held: &Held, repeatable: Option<Load>) -> Box<Failure> {
-        let node = Arc::clone(held.lease.node().name());
-        let mut error = match error {
-            SendError::Failed(error) => *error,
-            SendError::Silent(limit) => return Failure::last(Error::FirstByte { node, limit }),
-        };
-        let returned = error.take_message().map(|request| {
-            let (parts, sending) = request.into_parts();
-            Load {
-                headers: parts.headers,
-                body: sending.into_body(),
-            }
-        });
-        let failed = Failed {
-            unsent: returned.is_some(),
-            reused: held.connection.is_reused(),
-            answered: held.connection.has_answered(),
-            bodyless: repeatable.is_some(),
-            idempotent: repeatable.is_some(),
-        };
-        let source = error.into_error();
-        Box::new(Failure {
-            error: Error::of(node, source),
-            again: failed.again(),
-            load: returned.or(repeatable),
-        })
+        Ok(request)
     }
 }
 
-impl Held {
-    /// Sends a request and waits for the head of its answer.
-    async fn send(
-        &mut self,
-        request: Request<Sending>,
-        limit: Duration,
-    ) -> Result<Response<Incoming>, SendError> {
-        let progress = self.request.clone();
-        match &mut self.connection {
-            Connection::Http1(connection) => {
-                connection.answered.store(false, Ordering::Relaxed);
-                let sent = connection.sender.try_send_request(request);
-                first_byte(sent, progress.as_deref(), limit).await
-            }
-            Connection::Http2(stream) => {
-                let mut sender = stream.sender();
-                let sent = sender.try_send_request(request);
-                first_byte(sent, progress.as_deref(), limit).await
-            }
-        }
-    }
-}
-
-/// Waits for an answer; while the request's body moves, the node is not silent.
-async fn first_byte(
-    sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Sending>>>>,
-    progress: Option<&Progress>,
-    limit: Duration,
-) -> Result<Response<Incoming>, SendError> {
-    let mut sent = std::pin::pin!(sent);
-    let mut before = 0;
-    loop {
-        if let Ok(result) = timeout(limit, sent.as_mut()).await {
-            return result.map_err(|error| SendError::Failed(Box::new(error)));
-        }
-        let now = progress.map_or(0, Progress::frames);
-        if now == before {
-            return Err(SendError::Silent(limit));
-        }
-        before = now;
-    }
-}
-
-enum SendError {
-    Failed(Box<TrySendError<Request<Sending>>>),
-    Silent(Duration),
-}
-
-impl Connection {
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Http1(connection) => connection.address,
-            Self::Http2(stream) => stream.address(),
-        }
-    }
-
-    fn is_reused(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.reused,
-            Self::Http2(stream) => stream.reused,
-        }
-    }
-
-    /// A byte of an answer has come. HTTP/2 tells by its errors alone.
-    fn has_answered(&self) -> bool {
-        match self {
-            Self::Http1(connection) => connection.answered.load(Ordering::Relaxed),
-            Self::Http2(_) => false,
-        }
-    }
+fn answer(status: StatusCode, headers: HeaderMap, body: Body) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response.into()
 }
 
 /// The permit forbids it: no node is to blame, and no other would do.
@@ -600,115 +557,29 @@ fn is_permits(error: &dial::Error) -> bool {
 struct Failure {
     error: Error,
     again: Again,
-    load: Option<Load>,
 }
 
 impl Failure {
     /// No connection: nothing was sent.
-    fn before(error: Error, load: Load) -> Box<Self> {
+    fn before(error: Error) -> Box<Self> {
         let permits = matches!(&error, Error::Connect { source, .. } if is_permits(source));
         let again = if permits { Again::No } else { Again::Other };
-        Box::new(Self {
-            error,
-            again,
-            load: Some(load),
-        })
+        Box::new(Self { error, again })
+    }
+
+    fn of(error: Error, failed: Failed) -> Box<Self> {
+        // A node that is only slow is not asked twice.
+        let again = if matches!(error, Error::FirstByte { .. }) {
+            Again::No
+        } else {
+            failed.again()
+        };
+        Box::new(Self { error, again })
     }
 
     fn last(error: Error) -> Box<Self> {
-        Box::new(Self {
-            error,
-            again: Again::No,
-            load: None,
-        })
-    }
-}
-
-/// Why a node gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no node.
-    #[error(transparent)]
-    Balance(#[from] balance::Error),
-    /// The node could not be reached.
-    #[error("connecting to node {node}")]
-    Connect {
-        /// `host:port`.
-        node: Arc<str>,
-        /// What `dial` says.
-        source: Box<dial::Error>,
-    },
-    /// The request's body ended before its end, or is too large.
-    #[error("sending the request's body")]
-    Device {
-        /// [`Error::body`] finds out more.
-        source: hyper::Error,
-    },
-    /// The node was silent.
-    #[error("node {node} sent no answer for {limit:?}")]
-    FirstByte {
-        /// `host:port`.
-        node: Arc<str>,
-        /// `first_byte` of the app.
-        limit: Duration,
-    },
-    /// The answer cannot be passed on safely.
-    #[error("node {node} answered with {why}")]
-    Framing {
-        /// `host:port`.
-        node: Arc<str>,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The connection broke off before an answer.
-    #[error("node {node} broke off before an answer")]
-    Lost {
-        /// `host:port`.
-        node: Arc<str>,
-        /// What hyper says.
-        source: hyper::Error,
-    },
-    /// The answer is not HTTP, or its head is too large.
-    #[error("node {node} did not answer with HTTP")]
-    Protocol {
-        /// `host:port`.
-        node: Arc<str>,
-        /// What hyper says.
-        source: hyper::Error,
-    },
-    /// The session ended while the node was asked.
-    #[error("the session ended before the answer")]
-    Stopped,
-    /// The request is not one that can be forwarded.
-    #[error("a request that cannot be forwarded: {0}")]
-    Unforwardable(&'static str),
-}
-
-impl Error {
-    /// What hyper's error means: whose fault it is.
-    fn of(node: Arc<str>, source: hyper::Error) -> Self {
-        if body::cause(&source).is_some() {
-            Self::Device { source }
-        } else if source.is_parse() || source.is_parse_too_large() {
-            Self::Protocol { node, source }
-        } else {
-            Self::Lost { node, source }
-        }
-    }
-
-    /// Why the request's body ended early, when that is what failed.
-    pub fn body(&self) -> Option<&web::body::Error> {
-        match self {
-            Self::Device { source } => body::cause(source),
-            Self::Balance(_)
-            | Self::Connect { .. }
-            | Self::FirstByte { .. }
-            | Self::Framing { .. }
-            | Self::Lost { .. }
-            | Self::Protocol { .. }
-            | Self::Stopped
-            | Self::Unforwardable(_) => None,
-        }
+        let again = Again::No;
+        Box::new(Self { error, again })
     }
 }
 

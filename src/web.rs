@@ -4,6 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use http::{Request, Response};
 
+pub(crate) use self::http1::Output;
 pub use self::{body::Body, http2::Tunnel, stream::Stream};
 use crate::{config::Limits, listener::peer::Peer, shutdown::Tasks, tls};
 
@@ -31,21 +32,17 @@ mod testing;
 /// The handler may be one for all connections, or one that knows this one's peer.
 ///
 /// The future is small: what an idle connection does not need is not in it.
-pub(crate) fn serve<H: Handler>(
-    stream: tls::Stream,
+pub(crate) async fn serve<H: Handler>(
+    stream: Box<tls::Stream>,
     peer: Arc<Peer>,
     limits: Arc<Limits>,
-    tasks: Tasks,
+    tasks: &Tasks,
     handler: Arc<H>,
-) -> impl Future<Output = ()> + Send {
-    // Here and not inside: a future keeps room for all that it was given.
-    let stream = Box::new(stream);
-    async move {
-        if peer.tls.http2 {
-            Box::pin(http2::serve(stream, limits, tasks, handler)).await;
-        } else {
-            http1::serve(stream, limits, tasks, handler).await;
-        }
+) {
+    if peer.tls.http2 {
+        Box::pin(http2::serve(stream, limits, tasks, handler)).await;
+    } else {
+        http1::serve(stream, limits, tasks, handler).await;
     }
 }
 

@@ -26,19 +26,16 @@ use crate::config::{CheckKind, Strategy};
 pub(super) struct Balancer {
     strategy: Strategy,
     nodes: Arc<[Arc<Node>]>,
+    /// Runs the probes. Whose turn it is, is found out here: that costs no allocation.
     pingora: LoadBalancer<RoundRobin>,
-    backends: Box<[Backend]>,
-    start: AtomicUsize,
+    turns: AtomicUsize,
 }
 
 impl Balancer {
     /// For these nodes; `prober` looks after their health, unless it has nothing to do.
     pub(super) fn new(strategy: Strategy, nodes: Arc<[Arc<Node>]>, prober: Arc<Prober>) -> Self {
-        let backends: Box<[Backend]> = (0..u16::MAX)
-            .zip(&*nodes)
-            .map(|(i, _)| backend(i))
-            .collect();
-        let members = Static::new(backends.iter().cloned().collect());
+        let backends = (0..u16::MAX).zip(&*nodes).map(|(i, _)| backend(i));
+        let members = Static::new(backends.collect());
         let mut pingora = LoadBalancer::from_backends(Backends::new(members));
         if prober.check().kind != CheckKind::None {
             pingora.health_check_frequency = Some(prober.check().interval);
@@ -51,8 +48,7 @@ impl Balancer {
             strategy,
             nodes,
             pingora,
-            backends,
-            start: AtomicUsize::new(0),
+            turns: AtomicUsize::new(0),
         }
     }
 
@@ -70,22 +66,18 @@ impl Balancer {
         }
         match self.strategy {
             Strategy::LeastConnections => self.least(accept),
-            Strategy::RoundRobin => self
-                .pingora
-                .select_with(b"", self.backends.len().saturating_mul(4), |backend, _| {
-                    index(backend).is_some_and(&accept)
-                })
-                .and_then(|backend| index(&backend))
-                // Concurrent picks share pingora's counter: one may skip past a node.
+            // A node that is passed over uses its turn up: its neighbour gets no more than others.
+            Strategy::RoundRobin => (0..self.nodes.len())
+                .filter_map(|_| self.turn())
+                .find(|&index| accept(index))
+                // Concurrent picks share the turns: one may skip past a node.
                 .or_else(|| (0..self.nodes.len()).find(|&index| accept(index))),
         }
     }
 
     /// The node with the fewest requests in hand; equal ones in turn.
     fn least(&self, accept: impl Fn(usize) -> bool) -> Option<usize> {
-        let start = self.start.fetch_add(1, Ordering::Relaxed);
-        let from = start.checked_rem(self.nodes.len())?;
-        let (late, early) = self.nodes.split_at_checked(from)?;
+        let (late, early) = self.nodes.split_at_checked(self.turn()?)?;
         early
             .iter()
             .chain(late)
@@ -94,6 +86,12 @@ impl Balancer {
             .rev()
             .max_by_key(|node| Reverse(node.in_hand()))
             .map(|node| node.index)
+    }
+
+    fn turn(&self) -> Option<usize> {
+        self.turns
+            .fetch_add(1, Ordering::Relaxed)
+            .checked_rem(self.nodes.len())
     }
 }
 

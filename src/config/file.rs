@@ -705,7 +705,7 @@ pub(super) struct Tunnel {
     /// Tunnels opened a second by one session, sustained; twice that as a burst.
     #[schemars(range(min = 1, max = 100_000))]
     pub(super) opens_per_second: u32,
-    /// Bytes of one relay block; from 4 KiB to 1 MiB.
+    /// Bytes of a long flow's relay blocks, one each way; from 4 KiB to 1 MiB.
     pub(super) block: Size,
     /// Ports that may be asked for at all; empty: whatever the policies say.
     #[schemars(inner(range(min = 1, max = 65535)))]
@@ -721,7 +721,7 @@ impl Default for Tunnel {
             idle_by_port: Named::new(),
             max_per_session: 256,
             opens_per_second: 50,
-            block: Size(64 << 10),
+            block: Size(256 << 10),
             ports: Vec::new(),
         }
     }

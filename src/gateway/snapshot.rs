@@ -91,11 +91,7 @@ impl Snapshot {
                 Arc::clone(&dialer),
                 parts.tasks.clone(),
             ),
-            tunnels: Tunnels::new(
-                config.tunnel.clone(),
-                Arc::clone(&dialer),
-                parts.tasks.clone(),
-            ),
+            tunnels: Tunnels::new(config.tunnel.clone(), Arc::clone(&dialer)),
             dialer,
             pools,
             config: Arc::new(config),

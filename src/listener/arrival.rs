@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -43,32 +44,46 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Settles who the device is, then has it served; holds its slot until the end.
-    pub(super) async fn serve<S, F>(self, tcp: TcpStream, serve: S)
+    pub(super) fn serve<S, F>(self, tcp: TcpStream, serve: S) -> impl Future<Output = ()> + Send
     where
-        S: FnOnce(Stream, Arc<Peer>) -> F + Send,
+        S: FnOnce(Box<Stream>, Arc<Peer>) -> F + Send,
         F: Future<Output = ()> + Send,
     {
-        let _open = Open::count(&self.counts);
+        // In a box that goes with the handshake: a connection that lives needs nothing of it.
+        let arriving = Box::pin(self.arrive(tcp, serve));
+        async move {
+            if let Some((served, held)) = arriving.await {
+                served.await;
+                drop(held);
+            }
+        }
+    }
+
+    /// What serves the device, not begun yet; `None` when it gets no further.
+    async fn arrive<S, F>(self, tcp: TcpStream, serve: S) -> Option<(Pin<Box<F>>, Held)>
+    where
+        S: FnOnce(Box<Stream>, Arc<Peer>) -> F,
+    {
+        let open = Open::count(&self.counts);
         let mut seen = Seen {
             address: canonical(self.socket),
             sni: None,
         };
-        // In a box, since nothing of a handshake is needed while the connection lives; and what
-        // is needed then is in a box of its own, or this future would hold it twice.
-        let (this, noted) = (&self, &mut seen);
-        let settled = Box::pin(async move {
-            let (stream, peer, entered) = this.settle(tcp, noted).await?;
-            Ok((Box::pin(serve(stream, Arc::new(peer))), entered))
-        })
-        .await;
-        match settled {
-            Ok((served, entered)) => {
-                served.await;
-                drop(entered);
+        match self.settle(tcp, &mut seen).await {
+            Ok((stream, peer, entered)) => {
+                let held = Held {
+                    _open: open,
+                    _entered: entered,
+                    _slot: self.slot,
+                };
+                // A box of its own, or the task would keep room for it at each step.
+                Some((Box::pin(serve(Box::new(stream), Arc::new(peer))), held))
             }
-            Err(error) => self.refuse(&error, &seen),
+            Err(error) => {
+                self.refuse(&error, &seen);
+                None
+            }
         }
-        drop(self.slot);
     }
 
     /// Everything here happens within one deadline.
@@ -208,6 +223,13 @@ pub(super) enum Error {
     /// No TLS connection came about.
     #[error(transparent)]
     Tls(Refused),
+}
+
+/// What a connection counts against, given back at its end.
+struct Held {
+    _open: Open,
+    _entered: Entered,
+    _slot: OwnedSemaphorePermit,
 }
 
 /// One open connection in the gauge.

@@ -51,7 +51,7 @@ impl Running {
         let tasks = Tasks::new();
         let (told, peers) = mpsc::unbounded_channel();
         let (addresses, counts) = (listener.addresses(), Arc::clone(listener.counts()));
-        let serve = move |mut stream: crate::tls::Stream, peer| {
+        let serve = move |mut stream: Box<crate::tls::Stream>, peer| {
             let told = told.clone();
             async move {
                 told.send(peer).unwrap();
@@ -394,7 +394,7 @@ async fn a_drain_closes_the_socket_and_leaves_connections_alone() {
     let mut device = running.device(b"").await.unwrap();
     running.peer().await;
 
-    running.tasks.draining().cancel();
+    running.tasks.begin_drain();
 
     let refused = async {
         while TcpStream::connect(running.addresses[0]).await.is_ok() {

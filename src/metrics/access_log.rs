@@ -16,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
+pub use self::line::Line;
 use crate::{clock, config::LogOutput, refusal, relay, session};
+
+mod line;
 
 /// What is known about one request when it ends. Every stage writes what it found out.
 #[derive(Debug, Default)]
@@ -98,96 +98,6 @@ impl Record {
     }
 }
 
-/// One line of the log. Empty fields are left out.
-#[derive(Debug, Default, Serialize)]
-pub struct Line<'a> {
-    /// `request`, `tunnel` or `connection`.
-    pub kind: &'static str,
-    /// Number of the connection.
-    pub connection: u64,
-    /// The listener's name.
-    pub listener: &'a str,
-    /// The device's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<SocketAddr>,
-    /// `HTTP/1.1`, `HTTP/2.0`.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub protocol: &'a str,
-    /// Method.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub method: Cow<'a, str>,
-    /// Host, without a port.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub host: Cow<'a, str>,
-    /// Path, without a query.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub path: Cow<'a, str>,
-    /// `User-Agent`, cut at 200 bytes.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub agent: Cow<'a, str>,
-    /// Status of the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// To the answer's head, or the life of a tunnel, in milliseconds.
-    pub ms: f64,
-    /// Bytes from the device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub up: Option<u64>,
-    /// Bytes to the device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub down: Option<u64>,
-    /// How a tunnel ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub end: Option<&'a str>,
-    /// What stages found out.
-    #[serde(flatten)]
-    pub found: Found<'a>,
-}
-
-/// A [`Record`] as it is written.
-#[derive(Debug, Default, Serialize)]
-pub struct Found<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    policies: &'a [Arc<str>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stage: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<Cow<'a, str>>,
-}
-
-impl<'a> From<&'a Record> for Found<'a> {
-    fn from(record: &'a Record) -> Self {
-        let cut = record
-            .relayed
-            .as_ref()
-            .and_then(|relayed| relayed.refused.get());
-        let refused = record.refused.as_ref().or(cut);
-        Self {
-            user: record.user.as_deref().map(printable),
-            session: record.session.as_deref(),
-            app: record.app.as_deref(),
-            target: record.target.as_deref().map(printable),
-            backend: record.backend,
-            policies: &record.policies,
-            refusal: refused.map(|refused| refused.id.as_str()),
-            stage: refused.map(|refused| refused.stage),
-            reason: refused.map(|refused| printable(&refused.reason)),
-        }
-    }
-}
-
 /// Where lines go. Writing costs the caller a copy into a buffer; a thread of its own writes that
 /// out. When the output stands still, lines beyond a limit are dropped and counted.
 #[derive(Clone, Debug)]
@@ -239,34 +149,15 @@ impl AccessLog {
 
     /// Writes one line.
     pub fn write(&self, line: &Line<'_>) {
-        #[derive(Serialize)]
-        struct Stamped<'a> {
-            time: Stamp,
-            #[serde(flatten)]
-            line: &'a Line<'a>,
-        }
         let Some(shared) = &self.0 else { return };
-        let stamped = Stamped {
-            time: Stamp::of(clock::since_epoch()),
-            line,
-        };
-        let mut text = Vec::with_capacity(TYPICAL_LINE);
-        if serde_json::to_writer(&mut text, &stamped).is_err() {
-            shared.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        text.push(b'\n');
-        let mut state = shared.lock();
-        if state.buffer.len().saturating_add(text.len()) > BUFFER_LIMIT {
-            drop(state);
-            shared.lost.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let wake = state.buffer.is_empty();
-        state.buffer.append(&mut text);
-        drop(state);
-        if wake {
-            shared.wake.notify_all();
+        // Each thread has one piece of memory for all its lines; without it (the thread is
+        // ending) there is fresh memory.
+        let mut text = TEXT.try_with(Cell::take).unwrap_or_default();
+        text.clear();
+        line.write(clock::since_epoch(), &mut text);
+        shared.take(&text);
+        if text.capacity() <= TEXT_KEPT {
+            let _ended = TEXT.try_with(|kept| kept.set(text));
         }
     }
 
@@ -298,6 +189,22 @@ impl AccessLog {
 }
 
 impl Shared {
+    /// Puts one line into the buffer, or counts it as lost.
+    fn take(&self, text: &[u8]) {
+        let mut state = self.lock();
+        if state.buffer.len().saturating_add(text.len()) > BUFFER_LIMIT {
+            drop(state);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let wake = state.buffer.is_empty();
+        state.buffer.extend_from_slice(text);
+        drop(state);
+        if wake {
+            self.wake.notify_all();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -393,51 +300,8 @@ fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The time of day to the millisecond (RFC 3339).
-#[derive(Clone, Copy, Debug)]
-struct Stamp([u8; STAMP]);
-
-impl Stamp {
-    fn of(since_epoch: Duration) -> Self {
-        let second = since_epoch.as_secs();
-        let (cached, mut text) = SECOND.get();
-        if cached != second {
-            text = whole(second);
-            SECOND.set((second, text));
-        }
-        let mut rest = since_epoch.subsec_millis();
-        for digit in text.iter_mut().skip(STAMP - 4).take(3).rev() {
-            *digit = b'0' | u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
-        }
-        Self(text)
-    }
-}
-
-impl Serialize for Stamp {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(std::str::from_utf8(&self.0).unwrap_or_default())
-    }
-}
-
-/// A whole second, with room for its milliseconds.
-fn whole(second: u64) -> [u8; STAMP] {
-    let mut text = *b"1970-01-01T00:00:00.000Z";
-    let time = i64::try_from(second)
-        .ok()
-        .and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok())
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default();
-    // All but the `Z`; a year of five digits has no RFC 3339 form.
-    for (to, from) in text.iter_mut().zip(time.bytes()).take(STAMP - 5) {
-        *to = from;
-    }
-    text
-}
-
 thread_local! {
-    /// The text of a second is made once.
-    static SECOND: Cell<(u64, [u8; STAMP])> = Cell::new((0, whole(0)));
+    static TEXT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The text with control, line-separating and direction-changing characters written out, so that
@@ -470,11 +334,8 @@ const BUFFER_LIMIT: usize = 8 << 20;
 
 const BATCH_KEPT: usize = 256 << 10;
 
-/// Room that most lines fit in.
-const TYPICAL_LINE: usize = 640;
-
-/// `2026-11-22T11:40:00.123Z`.
-const STAMP: usize = 24;
+/// Room for one line that a thread keeps; most lines fit.
+const TEXT_KEPT: usize = 4 << 10;
 
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -488,19 +349,6 @@ mod tests {
         assert_eq!(printable("a\u{202e}b"), "a<U+202E>b");
         assert_eq!(printable("\u{1b}[2J"), "<U+001B>[2J");
         assert_eq!(printable("Bücher"), "Bücher");
-    }
-
-    #[test]
-    fn a_stamp_is_rfc_3339_with_three_digits() {
-        for (millis, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_795_347_600_007, "2026-11-22T11:40:00.007Z"),
-            (1_795_347_600_120, "2026-11-22T11:40:00.120Z"),
-            (1_795_347_601_999, "2026-11-22T11:40:01.999Z"),
-        ] {
-            let stamp = Stamp::of(Duration::from_millis(millis));
-            assert_eq!(std::str::from_utf8(&stamp.0), Ok(text));
-        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +31,19 @@ impl Cache {
         }
     }
 
+    /// What a decision about this is known by.
+    pub(super) fn key(&self, subject: &Subject, source: Option<IpAddr>, resource: Resource) -> Key {
+        let about = About {
+            session: Arc::clone(&subject.session),
+            source,
+            resource,
+        };
+        Key {
+            hash: self.hasher.hash_one(&about),
+            about,
+        }
+    }
+
     /// What was decided, if that is still remembered.
     pub(super) fn get(&self, key: &Key) -> Option<Verdict> {
         self.shard(key).get(key, self.half)
@@ -46,8 +59,8 @@ impl Cache {
         reason = "a remainder by the number of shards is below it"
     )]
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
-        let hash = self.hasher.hash_one(key);
-        let index = usize::from(hash.to_le_bytes()[7]) % SHARDS;
+        // Of bits that the maps do not look at first.
+        let index = usize::from(key.hash.to_le_bytes()[4]) % SHARDS;
         // A shard is whole after every step: a panic elsewhere leaves nothing half done.
         self.shards[index]
             .lock()
@@ -64,32 +77,64 @@ impl Cache {
     }
 }
 
-/// Everything that one decision depends on. A set of policies has a cache of its own, so the
-/// policies themselves need not be here.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What a decision is known by: hashed once, however many maps are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    session: Arc<str>,
-    /// Only when a policy reads it.
-    source: Option<IpAddr>,
-    pub(super) resource: Resource,
+    hash: u64,
+    about: About,
 }
 
 impl Key {
-    pub(super) fn new(subject: &Subject, source: Option<IpAddr>, resource: Resource) -> Self {
-        Self {
-            session: Arc::clone(&subject.session),
-            source,
-            resource,
-        }
+    pub(super) fn resource(&self) -> &Resource {
+        &self.about.resource
     }
 }
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Everything that one decision depends on. A set of policies has a cache of its own, so the
+/// policies themselves need not be here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct About {
+    session: Arc<str>,
+    /// Only when a policy reads it.
+    source: Option<IpAddr>,
+    resource: Resource,
+}
+
+/// Takes the hash that a key has already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        // Keys write one number; anything else would only be slow here.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+type Map = HashMap<Key, Verdict, BuildHasherDefault<Hashed>>;
 
 /// Two halves: when the young one is full it becomes the old one, and what the old one held and
 /// nobody asked for again is forgotten.
 #[derive(Debug, Default)]
 struct Shard {
-    young: HashMap<Key, Verdict>,
-    old: HashMap<Key, Verdict>,
+    young: Map,
+    old: Map,
 }
 
 impl Shard {
@@ -117,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{auth::Identity, policy::Denied};
 
-    fn key(session: &str, source: Option<IpAddr>) -> Key {
+    fn key_of(cache: &Cache, session: &str, source: Option<IpAddr>) -> Key {
         let subject = Subject {
             session: session.into(),
             identity: Identity {
@@ -128,7 +173,7 @@ mod tests {
             source: "192.0.2.1".parse().unwrap(),
         };
         let target = crate::permit::Target::parse("intranet.corp.test:443").unwrap();
-        Key::new(&subject, source, Resource::Target(target, None))
+        cache.key(&subject, source, Resource::Target(target, None))
     }
 
     fn denied() -> Verdict {
@@ -138,6 +183,7 @@ mod tests {
     #[test]
     fn a_decision_is_found_again_under_its_own_key_only() {
         let cache = Cache::new(64);
+        let key = |session: &str, source| key_of(&cache, session, source);
         cache.put(key("S-1", None), denied());
 
         assert!(cache.get(&key("S-1", None)).is_some());
@@ -153,7 +199,7 @@ mod tests {
     fn it_never_holds_more_than_it_has_room_for() {
         let cache = Cache::new(64);
         for number in 0..10_000 {
-            cache.put(key(&format!("S-{number}"), None), denied());
+            cache.put(key_of(&cache, &format!("S-{number}"), None), denied());
         }
         assert!(cache.len() <= 64);
         assert!(cache.len() >= 16);
@@ -161,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_stays_and_what_is_not_goes() {
-        let mut shard = Shard::default();
+        let (cache, mut shard) = (Cache::new(64), Shard::default());
+        let key = |session: &str, source| key_of(&cache, session, source);
         shard.put(key("kept", None), denied(), 4);
         for number in 0..100 {
             shard.put(key(&format!("S-{number}"), None), denied(), 4);

@@ -135,7 +135,7 @@ fn a_basic_credential_keeps_its_session_when_it_is_checked_again() {
     let store = store(10, 10);
     let now = clock::now();
     let password = Secret::new(b"secret".to_vec());
-    let key = store.basic_key("alice", &password, "public");
+    let key = store.basic_key("alice", password.expose(), "public");
     assert!(store.find_basic(&key, now).is_none());
     let session = store
         .open_basic(&key, person("alice"), source(), now)
@@ -148,7 +148,7 @@ fn a_basic_credential_keeps_its_session_when_it_is_checked_again() {
         .open_basic(&key, person("alice"), source(), later)
         .unwrap();
     assert!(Arc::ptr_eq(&session, &again));
-    let elsewhere = store.basic_key("alice", &password, "inner");
+    let elsewhere = store.basic_key("alice", password.expose(), "inner");
     assert!(store.find_basic(&elsewhere, later).is_none());
     store.end(session.id());
     assert!(store.find_basic(&key, later).is_none());

@@ -11,6 +11,8 @@ use std::{
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SignatureAlgorithm};
 use rustls::{
     ClientConfig, RootCertStore,
+    client::WantsClientCert,
+    crypto::CryptoProvider,
     pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -171,18 +173,46 @@ impl World {
         self.device_with(rustls::ALL_VERSIONS, None)
     }
 
+    /// A device with one version of TLS, which offers the ciphers whose names have these parts, in
+    /// this order.
+    pub(crate) fn device_offering(
+        &self,
+        version: &'static rustls::SupportedProtocolVersion,
+        parts: &[&str],
+    ) -> ClientConfig {
+        let provider = super::provider();
+        let offered = parts.iter().flat_map(|part| {
+            let suites = provider.cipher_suites.iter().copied();
+            suites.filter(move |suite| format!("{:?}", suite.suite()).contains(part))
+        });
+        let offering = CryptoProvider {
+            cipher_suites: offered.collect(),
+            ..(*provider).clone()
+        };
+        self.device_from(offering.into(), &[version])
+            .with_no_client_auth()
+    }
+
+    fn device_from(
+        &self,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::ConfigBuilder<ClientConfig, WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+    }
+
     /// A device with some versions of TLS, and a certificate of its own.
     pub(crate) fn device_with(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
         certificate: Option<&str>,
     ) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.der().clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(super::provider())
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots);
+        let builder = self.device_from(super::provider(), versions);
         let Some(name) = certificate else {
             return builder.with_no_client_auth();
         };

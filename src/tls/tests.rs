@@ -101,6 +101,29 @@ async fn both_versions_are_spoken_and_the_handshake_is_told() {
 }
 
 #[tokio::test]
+async fn aes_128_is_taken_unless_the_device_prefers_chacha_or_lacks_it() {
+    let world = World::new();
+    world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);
+    let acceptor = world.acceptor(world.listener(&["gw"]));
+
+    for (version, offered, taken) in [
+        (&TLS13, &["AES_256", "CHACHA20", "AES_128"][..], "AES_128"),
+        (&TLS13, &["CHACHA20", "AES_256", "AES_128"], "CHACHA20"),
+        (&TLS13, &["AES_256", "CHACHA20"], "AES_256"),
+        (&TLS12, &["AES_256", "CHACHA20", "AES_128"], "AES_128"),
+        (&TLS12, &["CHACHA20", "AES_128"], "CHACHA20"),
+    ] {
+        let device = world.device_offering(version, offered);
+        let (handshake, _) = met(&acceptor, &device, "gw.test").await;
+        assert!(
+            handshake.cipher.contains(taken),
+            "{offered:?}: {}",
+            handshake.cipher
+        );
+    }
+}
+
+#[tokio::test]
 async fn tls_1_2_is_refused_where_it_is_off() {
     let world = World::new();
     world.issue("gw", &["gw.test"], &PKCS_ECDSA_P256_SHA256);

@@ -1,6 +1,6 @@
 //! CONNECT: one TCP stream, from its 200 to its end.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, slice, sync::Arc};
 
 use http::Response;
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ pub(super) struct Tunnel<H> {
     pub(super) backend: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) limits: Limits,
-    pub(super) stops: [CancellationToken; 2],
+    pub(super) stop: CancellationToken,
     /// What it counts against, given back with it.
     pub(super) held: H,
     /// Bytes as they move, and its end once it has one.
@@ -32,20 +32,32 @@ impl<H: Send + 'static> Tunnel<H> {
             backend,
             address,
             limits,
-            stops,
+            stop,
             held,
             relayed,
         } = self;
         // When the device has left, and it never begins, it ends as a broken one.
-        let backend = Backend {
+        let mut backend = Backend {
             stream: backend,
             is_complete: false,
         };
         Answer {
             response: Response::new(Body::empty()),
-            then: Some(Box::new(move |device| {
+            then: Some(Box::new(move |mut device: Stream| {
+                // All in this one future: passed on to others, each part would be kept twice.
                 Box::pin(async move {
-                    backend.run(device, address, limits, &stops, &relayed).await;
+                    let stops = slice::from_ref(&stop);
+                    let counts = &relayed.counts;
+                    let end = relay(&mut device, &mut backend.stream, limits, stops, counts).await;
+                    if let End::Broken(error) = &end {
+                        debug!(%address, %error, "a tunnel broke");
+                    }
+                    backend.is_complete = end.is_complete();
+                    if !end.is_complete() {
+                        device.cut_off();
+                    }
+                    relayed.ended(&end);
+                    drop(backend);
                     drop(held);
                 })
             })),
@@ -56,34 +68,6 @@ impl<H: Send + 'static> Tunnel<H> {
 struct Backend {
     stream: TcpStream,
     is_complete: bool,
-}
-
-impl Backend {
-    async fn run(
-        mut self,
-        mut device: Stream,
-        address: SocketAddr,
-        limits: Limits,
-        stops: &[CancellationToken],
-        relayed: &Relayed,
-    ) {
-        let end = relay(
-            &mut device,
-            &mut self.stream,
-            limits,
-            stops,
-            &relayed.counts,
-        )
-        .await;
-        if let End::Broken(error) = &end {
-            debug!(%address, %error, "a tunnel broke");
-        }
-        self.is_complete = end.is_complete();
-        if !end.is_complete() {
-            device.cut_off();
-        }
-        relayed.ended(&end);
-    }
 }
 
 impl Drop for Backend {

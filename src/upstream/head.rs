@@ -1,10 +1,8 @@
-//! Heads towards and from nodes: hop-by-hop fields, framing, and logins that bind a connection.
+//! What heads towards and from nodes say: trailers that are wanted, logins that bind a connection.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{
-        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, TE, TRANSFER_ENCODING, WWW_AUTHENTICATE,
-    },
+    header::{AUTHORIZATION, CONTENT_TYPE, TE, WWW_AUTHENTICATE},
 };
 
 /// The request wants trailers: it says so, or it is gRPC, which cannot do without.
@@ -14,24 +12,6 @@ pub(super) fn wants_trailers(request: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     says || grpc
-}
-
-/// Checks the framing of a node's answer, and leaves one way to tell its length.
-///
-/// # Errors
-///
-/// When the body has a transfer coding besides `chunked`: it would be lost on the way, and the
-/// device would be given coded bytes as plain ones.
-pub(super) fn settle_framing(answer: &mut HeaderMap) -> Result<(), &'static str> {
-    if answer.contains_key(TRANSFER_ENCODING) {
-        let chunked = names(answer, &TRANSFER_ENCODING, "chunked");
-        if !chunked || list(answer, &TRANSFER_ENCODING).nth(1).is_some() {
-            return Err("a transfer coding other than chunked");
-        }
-        // Chunked frames the body; a length beside it is not to be believed (RFC 9112, 6.3).
-        answer.remove(CONTENT_LENGTH);
-    }
-    Ok(())
 }
 
 /// The request carries a login that the node ties to the connection (NTLM, Negotiate).
@@ -91,13 +71,12 @@ mod tests {
         ) {
             let mut map = HeaderMap::new();
             for value in values.iter().filter_map(|v| HeaderValue::from_bytes(v).ok()) {
-                for name in [TE, TRANSFER_ENCODING, AUTHORIZATION, WWW_AUTHENTICATE] {
+                for name in [TE, AUTHORIZATION, WWW_AUTHENTICATE] {
                     map.append(name, value.clone());
                 }
             }
             let _seen = (carries_connection_login(&map), offers_connection_login(&map));
             let _wants = wants_trailers(&map);
-            let _settled = settle_framing(&mut map);
         }
     }
 
@@ -109,32 +88,6 @@ mod tests {
             )
         };
         lines.iter().map(line).collect()
-    }
-
-    #[test]
-    fn a_length_beside_chunked_is_dropped() {
-        let mut map = headers(&[("transfer-encoding", "Chunked"), ("content-length", "5")]);
-        settle_framing(&mut map).unwrap();
-        assert!(!map.contains_key(CONTENT_LENGTH));
-    }
-
-    #[test]
-    fn other_transfer_codings_are_refused() {
-        for coding in [
-            "gzip, chunked",
-            "chunked, chunked",
-            "gzip",
-            "chunked;x",
-            "",
-            "\u{e9}",
-        ] {
-            let mut map = HeaderMap::new();
-            map.insert(
-                TRANSFER_ENCODING,
-                HeaderValue::from_bytes(coding.as_bytes()).unwrap(),
-            );
-            assert!(settle_framing(&mut map).is_err(), "{coding}");
-        }
     }
 
     #[test]

@@ -15,7 +15,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Http1, Http2, Owner, Stream};
+use super::{
+    connection::Owner,
+    http1::Http1,
+    http2::{Http2, Stream},
+};
 use crate::{
     balance::{self, Node},
     shutdown::Tasks,
@@ -137,29 +141,23 @@ struct Idle {
 impl Shelf {
     /// A connection that belongs to this owner. `login`: the request goes on with a login, so the
     /// connection on which it began comes first; else only one whose login is complete will do.
-    pub(super) async fn owned(
-        &self,
-        owner: &Owner,
-        login: bool,
-        now: Instant,
-    ) -> Option<Box<Http1>> {
+    pub(super) fn owned(&self, owner: &Owner, login: bool, now: Instant) -> Option<Box<Http1>> {
         if self.owned.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        while let Some(idle) = self.pop_owned(owner, login) {
-            if let Some(connection) = self.fresh(idle, now)?.settled().await {
+        loop {
+            let idle = self.pop_owned(owner, login)?;
+            if let Some(connection) = self.again(idle, now) {
                 return Some(connection);
             }
         }
-        None
     }
 
     /// A connection that anybody may use: the one used last.
-    pub(super) async fn shared(&self, now: Instant) -> Option<Box<Http1>> {
+    pub(super) fn shared(&self, now: Instant) -> Option<Box<Http1>> {
         loop {
             let idle = self.content().http1.pop_back()?;
-            // The others are older still.
-            if let Some(connection) = self.fresh(idle, now)?.settled().await {
+            if let Some(connection) = self.again(idle, now) {
                 return Some(connection);
             }
         }
@@ -195,10 +193,7 @@ impl Shelf {
         let surplus = {
             let mut content = self.content();
             // The drain clears the shelves once: nothing may come after.
-            if self.draining.is_cancelled()
-                || self.node.strong_count() == 0
-                || connection.sender.is_closed()
-            {
+            if self.draining.is_cancelled() || self.node.strong_count() == 0 {
                 return;
             }
             match connection.owner.clone() {
@@ -227,15 +222,15 @@ impl Shelf {
         drop(surplus);
     }
 
-    /// Closes what was idle for too long.
+    /// Closes what was idle for too long, or was closed by the node: nothing else notices that.
     fn sweep(&self, now: Instant) {
         let mut content = self.content();
         let old = |since: Instant| now.saturating_duration_since(since) >= self.idle;
-        let keep = |idle: &Idle| !old(idle.since) && !idle.connection.sender.is_closed();
-        content.http1.retain(keep);
+        let keep = |idle: &mut Idle| !old(idle.since) && idle.connection.is_quiet();
+        content.http1.retain_mut(keep);
         content.owned.retain(|_, of_owner| {
             let before = of_owner.len();
-            of_owner.retain(keep);
+            of_owner.retain_mut(keep);
             let gone = before.saturating_sub(of_owner.len());
             self.owned.fetch_sub(gone, Ordering::Relaxed);
             !of_owner.is_empty()
@@ -263,9 +258,15 @@ impl Shelf {
         Some(idle)
     }
 
-    fn fresh(&self, idle: Idle, now: Instant) -> Option<Box<Http1>> {
+    /// A kept connection for another request, unless it is too old or something came meanwhile.
+    fn again(&self, idle: Idle, now: Instant) -> Option<Box<Http1>> {
+        let mut connection = idle.connection;
         let age = now.saturating_duration_since(idle.since);
-        (age < self.idle).then_some(idle.connection)
+        if age >= self.idle || !connection.is_quiet() {
+            return None;
+        }
+        connection.reused = true;
+        Some(connection)
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {

@@ -15,7 +15,7 @@ use self::world::{
     Counter, World, all, answer, body, field, get, head, nobody, node, post, raw_device, read,
     secure, steady, until,
 };
-use super::{Error, Served, Upgrade, body::Ended};
+use super::{Error, Forwarded, Upgrade, body::Ended};
 use crate::{
     balance,
     config::{CheckKind, Persistence, for_test},
@@ -23,6 +23,7 @@ use crate::{
     web::{self, Body},
 };
 
+mod answers;
 mod world;
 
 #[tokio::test]
@@ -32,8 +33,7 @@ async fn a_connection_serves_one_request_after_another() {
     for _ in 0..20 {
         assert_eq!(world.get("/").await.unwrap(), (200, "a 0".into()));
     }
-    let answer = world.send(get("/")).await.unwrap().response;
-    let served = answer.extensions().get::<Served>().unwrap();
+    let served = world.forward(get("/")).await.unwrap().served;
     assert!(served.reused && served.failed == 0);
 }
 
@@ -45,11 +45,8 @@ async fn requests_at_once_have_a_connection_each_and_few_are_kept() {
     let requests = (0..10).map(|_| world.get("/"));
     let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(Result::is_ok));
-    let second = futures_util::future::join_all((0..10).map(|_| world.send(get("/")))).await;
-    let reused = |answer: &Result<web::Answer, Error>| {
-        let extensions = answer.as_ref().unwrap().response.extensions();
-        extensions.get::<Served>().unwrap().reused
-    };
+    let second = futures_util::future::join_all((0..10).map(|_| world.forward(get("/")))).await;
+    let reused = |answer: &Result<Forwarded, Error>| answer.as_ref().unwrap().served.reused;
     assert_eq!(second.iter().filter(|answer| reused(answer)).count(), 2);
 }
 
@@ -306,10 +303,16 @@ async fn the_end_of_a_session_ends_its_answers_and_waits() {
     let world = World::new(&[address]);
     let ended = CancellationToken::new();
     let mut exchange = world.exchange(get("/answers"));
-    exchange.stop = vec![ended.clone()];
-    let answer = world.upstream.forward(exchange).await.unwrap().response;
+    exchange.stop = Some(&ended);
+    let answer = world
+        .upstream
+        .forward(exchange)
+        .await
+        .unwrap()
+        .answer
+        .response;
     let mut exchange = world.exchange(get("/waits"));
-    exchange.stop = vec![ended.clone()];
+    exchange.stop = Some(&ended);
     let (read, waited, ()) = tokio::join!(all(answer), world.upstream.forward(exchange), async {
         until(|| world.pool.nodes()[0].in_hand() == 2).await;
         ended.cancel();
@@ -543,7 +546,16 @@ async fn ntlm(world: &World, device: u64, session: &str, token: Option<&str>) ->
     let mut exchange = world.exchange(request);
     exchange.connection = device;
     exchange.session = Some(session.into());
-    read(world.upstream.forward(exchange).await.unwrap().response).await
+    read(
+        world
+            .upstream
+            .forward(exchange)
+            .await
+            .unwrap()
+            .answer
+            .response,
+    )
+    .await
 }
 
 #[tokio::test]
@@ -680,8 +692,9 @@ async fn a_websocket_opens_over_either_protocol() {
         }
         let mut exchange = world.exchange(request);
         exchange.upgrade = Some(upgrade);
-        let counts = std::sync::Arc::clone(&exchange.relayed.counts);
-        let answer = world.upstream.forward(exchange).await.unwrap();
+        let relayed = exchange.relayed.clone().unwrap();
+        let counts = std::sync::Arc::clone(&relayed.counts);
+        let answer = world.upstream.forward(exchange).await.unwrap().answer;
         assert_eq!(answer.response.status(), status);
         let headers = answer.response.headers();
         let http1 = upgrade == Upgrade::Http1;
@@ -711,11 +724,11 @@ async fn nothing_is_raw_before_101() {
         world.upstream.forward(exchange).await
     };
     for upgrade in [Upgrade::Http1, Upgrade::Http2] {
-        let answer = ask(upgrade, "/403").await.unwrap();
+        let answer = ask(upgrade, "/403").await.unwrap().answer;
         assert!(answer.then.is_none());
         assert_eq!(read(answer.response).await, (403, "no".into()));
     }
-    let answer = ask(Upgrade::Http1, "/200").await.unwrap();
+    let answer = ask(Upgrade::Http1, "/200").await.unwrap().answer;
     assert!(answer.then.is_none());
     assert_eq!(read(answer.response).await, (200, "well".into()));
     for path in ["/200", "/wrong"] {
@@ -723,8 +736,8 @@ async fn nothing_is_raw_before_101() {
         assert!(matches!(error, Error::Framing { .. }), "{path}: {error:?}");
     }
     // None of those connections was kept: the next request has a fresh one.
-    let answer = ask(Upgrade::Http1, "/403").await.unwrap();
-    assert!(!answer.response.extensions().get::<Served>().unwrap().reused);
+    let again = ask(Upgrade::Http1, "/403").await.unwrap();
+    assert!(!again.served.reused);
 }
 
 #[tokio::test]
@@ -829,10 +842,10 @@ async fn a_plain_site_is_asked_in_origin_form_on_a_connection_of_its_own() {
             .body(body);
         let idle = Duration::from_secs(5);
         let permit = world.tunnel_permit(address);
-        let stop = vec![CancellationToken::new()];
+        let token = CancellationToken::new();
         world
             .upstream
-            .plain(&permit, request.unwrap(), idle, stop)
+            .plain(&permit, request.unwrap(), idle, Some(&token))
             .await
     };
     for number in 0..2 {

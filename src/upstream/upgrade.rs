@@ -3,8 +3,14 @@
 //! Nothing but a WebSocket is ever upgraded to: any other protocol that a device names is not
 //! passed on, so the node answers in plain HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Version,
@@ -14,15 +20,14 @@ use http::{
     },
 };
 use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{connection::Held, head};
+use super::head;
 use crate::{
-    crypto,
+    balance::Lease,
+    crypto, dial,
     metrics::access_log::Relayed,
     relay::{self, Limits},
     web::{Answer, Body, Stream, headers},
@@ -86,17 +91,17 @@ impl Upgrade {
     /// When the answer is not one to this request.
     pub(super) fn judge(
         self,
-        answer: &Response<Incoming>,
+        status: StatusCode,
+        headers: &HeaderMap,
         accept: Option<&str>,
     ) -> Result<Opened, &'static str> {
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if status != StatusCode::SWITCHING_PROTOCOLS {
             // Over HTTP/2 a 2xx would tell the device that its WebSocket is open.
-            if self == Self::Http2 && answer.status().is_success() {
+            if self == Self::Http2 && status.is_success() {
                 return Err("2xx to a request for a WebSocket");
             }
             return Ok(Opened::No);
         }
-        let headers = answer.headers();
         let right = head::names(headers, &CONNECTION, "upgrade")
             && head::names(headers, &UPGRADE, WEBSOCKET);
         if !right {
@@ -111,10 +116,9 @@ impl Upgrade {
     }
 
     /// The answer that opens the WebSocket for the device, and the relay that follows it.
-    pub(super) fn open(self, mut answer: Response<Incoming>, relay: Relay) -> Answer {
-        let upgraded = hyper::upgrade::on(&mut answer);
+    pub(super) fn open(self, headers: HeaderMap, relay: Relay) -> Answer {
         let mut response = Response::new(Body::empty());
-        *response.headers_mut() = std::mem::take(answer.headers_mut());
+        *response.headers_mut() = headers;
         let fields = response.headers_mut();
         headers::strip_hop_by_hop(fields);
         fields.remove(CONTENT_LENGTH);
@@ -132,7 +136,7 @@ impl Upgrade {
         };
         Answer {
             response,
-            then: Some(Box::new(|device| Box::pin(relay.run(device, upgraded)))),
+            then: Some(Box::new(|device| Box::pin(relay.run(device)))),
         }
     }
 }
@@ -147,31 +151,63 @@ pub(super) enum Opened {
 /// What a WebSocket needs once it is open.
 #[derive(Debug)]
 pub(super) struct Relay {
-    /// Ends the connection and the lease with the relay.
-    pub(super) held: Held,
+    pub(super) backend: Raw,
+    /// Given back with the relay's end.
+    pub(super) lease: Lease,
     pub(super) limits: Limits,
-    pub(super) stop: Vec<CancellationToken>,
+    pub(super) stop: Option<CancellationToken>,
     pub(super) relayed: Arc<Relayed>,
 }
 
 impl Relay {
-    async fn run(self, mut device: Stream, upgraded: OnUpgrade) {
-        let node = self.held.lease.node().name();
-        // The connection's task only has to hand over what it has.
-        match timeout(HAND_OVER, upgraded).await {
-            Ok(Ok(upgraded)) => {
-                let backend = TokioIo::new(upgraded);
-                let counts = &self.relayed.counts;
-                let end = relay::relay(&mut device, backend, self.limits, &self.stop, counts).await;
-                self.relayed.ended(&end);
-                debug!(%node, ?end, "websocket ended");
-                if !end.is_complete() {
-                    device.cut_off();
-                }
-            }
-            Ok(Err(error)) => debug!(%node, %error, "the node closed as the websocket opened"),
-            Err(_late) => debug!(%node, "the node's connection was not handed over"),
+    async fn run(self, mut device: Stream) {
+        let (stop, counts) = (self.stop.as_slice(), &self.relayed.counts);
+        let end = relay::relay(&mut device, self.backend, self.limits, stop, counts).await;
+        self.relayed.ended(&end);
+        debug!(node = %self.lease.node().name(), ?end, "websocket ended");
+        if !end.is_complete() {
+            device.cut_off();
         }
+    }
+}
+
+/// A node's connection that became raw, and what was read past the head.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) stream: dial::Stream,
+    pub(super) ahead: Bytes,
+}
+
+impl AsyncRead for Raw {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Raw {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -183,8 +219,6 @@ fn accept(key: &str) -> String {
 const WEBSOCKET: &str = "websocket";
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-const HAND_OVER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

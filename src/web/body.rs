@@ -38,7 +38,15 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
     {
-        Self(Kind::Stream(Box::pin(stream)))
+        Self::boxed(Box::new(stream))
+    }
+
+    /// The same for a stream that is in a box already.
+    pub fn boxed<B>(stream: Box<B>) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        Self(Kind::Stream(Box::into_pin(stream)))
     }
 
     /// The same body, failing with [`Error::TooLarge`] as soon as it is known to exceed `limit`.

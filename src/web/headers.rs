@@ -1,20 +1,22 @@
 //! Header fields that must not pass from one side to the other, and those that we add ourselves.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, FORWARDED, HOST, LOCATION,
-        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, REFRESH, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
     },
     uri::Scheme,
 };
 
+pub use self::forwarded::Forwarded;
 use super::head;
-use crate::{listener::peer::Peer, permit::Host};
+use crate::permit::Host;
+
+mod forwarded;
 
 /// Drops what was meant for one hop only (RFC 9110, section 7.6.1). `Trailer` stays: what it
 /// announces is passed on.
@@ -22,11 +24,20 @@ use crate::{listener::peer::Peer, permit::Host};
 /// `Connection` may name more fields than the fixed list; those go as well. Call this before
 /// adding fields of ours: a device could name those too.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none: one look at each name is less than a search for every field.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // What is said most often names no field, or one that goes anyway.
+        .filter(|name| {
+            !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive")
+        })
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         // A request without these would be another request.
         .filter(|name| !KEPT.contains(name))
         .collect();
@@ -49,33 +60,6 @@ pub fn strip_identity(headers: &mut HeaderMap, also: &[&str]) {
     for name in &claimed {
         headers.remove(name);
     }
-}
-
-/// Says for whom and by which name we forward: `X-Forwarded-*`, `X-Real-IP` and `Forwarded`
-/// (RFC 7239). What the headers claimed before is gone. Gives the authority as it was written.
-pub fn set_forwarded(headers: &mut HeaderMap, peer: &Peer, authority: &Authority) -> HeaderValue {
-    strip_identity(headers, &[]);
-    let address = peer.address.ip().to_canonical();
-    let host = authority.to_string();
-    let forwarded = match address {
-        IpAddr::V4(address) => format!("for={address};host=\"{host}\";proto=https"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";host=\"{host}\";proto=https"),
-    };
-    let (address, host) = (told(address.to_string()), told(host));
-    let port = authority.port.unwrap_or(HTTPS);
-    headers.insert(X_FORWARDED_FOR, address.clone());
-    headers.insert(X_FORWARDED_HOST, host.clone());
-    headers.insert(X_FORWARDED_PORT, port.into());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
-    headers.insert(X_REAL_IP, address);
-    headers.insert(FORWARDED, told(forwarded));
-    host
-}
-
-/// Addresses and judged names are always valid values.
-fn told(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text))
-        .unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }
 
 /// Takes our own cookies out of `Cookie`: no backend ever sees them.
@@ -180,6 +164,16 @@ impl fmt::Display for Authority {
             Some(port) => write!(f, "{}:{port}", self.host),
             None => self.host.fmt(f),
         }
+    }
+}
+
+/// The one text that says for which authority a request is; `None` when there is none, or several.
+pub fn written_authority<B>(request: &Request<B>) -> Option<&[u8]> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (request.uri().authority(), hosts.next(), hosts.next()) {
+        (Some(authority), None, _) => Some(authority.as_str().as_bytes()),
+        (None, Some(host), None) => Some(host.as_bytes()),
+        _ => None,
     }
 }
 
@@ -353,7 +347,7 @@ fn is_our_cookie(name: &[u8]) -> bool {
 }
 
 fn is_identity(name: &str, also: &[&str]) -> bool {
-    let matches = |pattern: &str| match pattern.strip_suffix('*') {
+    let matches = |pattern: &&str| match pattern.strip_suffix('*') {
         Some(start) => {
             name.len() >= start.len() && name.bytes().zip(start.bytes()).all(same_character)
         }
@@ -361,7 +355,11 @@ fn is_identity(name: &str, also: &[&str]) -> bool {
             name.len() == pattern.len() && name.bytes().zip(pattern.bytes()).all(same_character)
         }
     };
-    IDENTITY.iter().chain(also).any(|pattern| matches(pattern))
+    identity(name).iter().any(matches) || also.iter().any(matches)
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
 }
 
 /// What a backend that takes `_` for `-` would read as the framing of the request (R19).
@@ -380,39 +378,43 @@ fn same_character((of_device, ours): (u8, u8)) -> bool {
 /// Every cookie of ours begins so.
 const OUR_COOKIES: &[u8] = b"__Host-ravelin";
 
-/// Who it is, where it comes from, and what it asks for is never the device's word. The last few
-/// make some backends serve another path than the one that was judged.
-const IDENTITY: [&str; 29] = [
-    "cf-connecting-ip",
-    "client-cert*",
-    "fastly-client-ip",
-    "forwarded",
-    "front-end-https",
-    "proxy",
-    "remote-user",
-    "ssl-client-*",
-    "true-client-ip",
-    "via",
-    "x-citrix-via*",
-    "x-client-cert*",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-forwarded*",
-    "x-original-*",
-    "x-originating-ip",
-    "x-ravelin*",
-    "x-real-ip",
-    "x-remote-*",
-    "x-ssl-client-*",
-    "x-authenticated-*",
-    "x-auth-request-*",
-    "x-rewrite-url",
-    "x-envoy-*",
-    "x-host",
-    "x-http-host-override",
-    "x-scheme",
-    "x-url-scheme",
-];
+/// Who it is, where it comes from, and what it asks for is never the device's word. The last of
+/// `x` make some backends serve another path than the one that was judged.
+///
+/// By their first letter, which no `_` stands for: most names of a request are none of these.
+fn identity(name: &str) -> &'static [&'static str] {
+    match name.as_bytes().first().map(u8::to_ascii_lowercase) {
+        Some(b'c') => &["cf-connecting-ip", "client-cert*"],
+        Some(b'f') => &["fastly-client-ip", "forwarded", "front-end-https"],
+        Some(b'p') => &["proxy"],
+        Some(b'r') => &["remote-user"],
+        Some(b's') => &["ssl-client-*"],
+        Some(b't') => &["true-client-ip"],
+        Some(b'v') => &["via"],
+        Some(b'x') => &[
+            "x-citrix-via*",
+            "x-client-cert*",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-forwarded*",
+            "x-original-*",
+            "x-originating-ip",
+            "x-ravelin*",
+            "x-real-ip",
+            "x-remote-*",
+            "x-ssl-client-*",
+            "x-authenticated-*",
+            "x-auth-request-*",
+            "x-rewrite-url",
+            "x-envoy-*",
+            "x-host",
+            "x-http-host-override",
+            "x-scheme",
+            "x-url-scheme",
+        ],
+        _ => &[],
+    }
+}
 
 const NEVER_TRAILERS: [&str; 25] = [
     "authorization",
@@ -458,11 +460,6 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 /// Never dropped because `Connection` names them: backends would see no host, or no login.
 static KEPT: [HeaderName; 4] = [http::header::AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 

@@ -1,7 +1,8 @@
 //! One HTTP/1 connection: reads heads, hands requests on, writes answers, in turn.
 //!
 //! An idle connection holds no buffer: [`Wire::poll_sip`] reads the first bytes of a request into
-//! the stack, and everything that a request needs lives in one box that goes with its answer.
+//! the stack, and everything that requests need lives in one box that goes a moment after the last
+//! of a run.
 
 use std::{
     future::{Future, poll_fn},
@@ -19,11 +20,12 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
 
+pub(crate) use self::answer::Output;
 use self::{
-    answer::{Facts, Failure, Output, Sending},
+    answer::{Facts, Failure, Sending},
     upload::{Status, Upload},
 };
 use super::{
@@ -31,7 +33,11 @@ use super::{
     body::Error as BodyError,
     head::{self, Head, Scanner},
 };
-use crate::{config::Limits, shutdown::Tasks, tls};
+use crate::{
+    config::Limits,
+    shutdown::{Heard, Tasks},
+    tls,
+};
 
 mod answer;
 mod upload;
@@ -40,12 +46,11 @@ mod upload;
 pub(super) async fn serve<H: Handler>(
     stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: Tasks,
+    tasks: &Tasks,
     handler: Arc<H>,
 ) {
-    // A token of its own: asking it costs no lock that other connections want.
-    let draining = tasks.draining().child_token();
-    let mut drained = pin!(draining.cancelled());
+    let mut drained = pin!(tasks.draining().clone().cancelled_owned());
+    let mut drained = tasks.hear_draining(drained.as_mut());
     let mut timer = pin!(sleep(limits.head));
     let mut wire = Wire {
         stream,
@@ -56,20 +61,13 @@ pub(super) async fn serve<H: Handler>(
         head_limits: head_limits(&limits),
         handler,
         limits,
-        draining: draining.clone(),
+        tasks,
     };
     let mut first = true;
-    loop {
-        if !first {
-            timer
-                .as_mut()
-                .reset(Instant::now() + connection.limits.idle);
-        }
-        if !wire.awaken(timer.as_mut(), drained.as_mut()).await {
-            break;
-        }
+    while let Woken::Bytes = wire.awaken(timer.as_mut(), &mut drained).await {
         // The first head is due from the start of the connection, the others from their first byte.
-        match Box::pin(connection.busy(&mut wire, timer.as_mut(), first)).await {
+        let busy = connection.busy(&mut wire, timer.as_mut(), &mut drained, first);
+        match Box::pin(busy).await {
             End::Close => break,
             End::Gone => return,
             End::Idle => first = false,
@@ -83,6 +81,8 @@ pub(super) async fn serve<H: Handler>(
                 return;
             }
         }
+        let rest = connection.limits.idle.saturating_sub(QUIET);
+        timer.as_mut().reset(Instant::now() + rest);
     }
     wire.shut_down(timer, connection.limits.body_progress).await;
 }
@@ -96,11 +96,11 @@ pub(super) fn head_limits(limits: &Limits) -> head::Limits {
     }
 }
 
-struct Connection<H> {
+struct Connection<'a, H> {
     handler: Arc<H>,
     limits: Arc<Limits>,
     head_limits: head::Limits,
-    draining: CancellationToken,
+    tasks: &'a Tasks,
 }
 
 /// How a connection goes on after a request, or a run of them.
@@ -109,7 +109,7 @@ enum End {
     Close,
     /// At once: the device is gone, or must see that its answer is incomplete.
     Gone,
-    /// Wait for the next request.
+    /// Wait for the next request, which did not come at once.
     Idle,
     /// Orderly, but the device may still be sending.
     Linger,
@@ -117,9 +117,16 @@ enum End {
     Takeover(Takeover),
 }
 
-impl<H: Handler> Connection<H> {
-    /// Answers requests as long as bytes of the next one are there.
-    async fn busy(&self, wire: &mut Wire, mut timer: Pin<&mut Sleep>, mut first: bool) -> End {
+impl<H: Handler> Connection<'_, H> {
+    /// Answers requests as long as the next one comes at once. What a request needs is made once
+    /// for all of them, and given back when the connection is quiet.
+    async fn busy(
+        &self,
+        wire: &mut Wire,
+        mut timer: Pin<&mut Sleep>,
+        drained: &mut Drained<'_>,
+        mut first: bool,
+    ) -> End {
         loop {
             let head = match self.read_head(wire, timer.as_mut(), first).await {
                 Ok(Some(head)) => head,
@@ -131,10 +138,17 @@ impl<H: Handler> Connection<H> {
             if !matches!(end, End::Idle) {
                 return end;
             }
-            if wire.buffer.is_empty() {
-                // Gives its memory back.
-                wire.buffer = BytesMut::new();
-                return End::Idle;
+            if !wire.buffer.is_empty() {
+                continue;
+            }
+            // Gives its memory back.
+            wire.buffer = BytesMut::new();
+            let quiet = self.limits.idle.min(QUIET);
+            timer.as_mut().reset(Instant::now() + quiet);
+            match wire.awaken(timer.as_mut(), drained).await {
+                Woken::Bytes => {}
+                Woken::Late if quiet < self.limits.idle => return End::Idle,
+                Woken::Late | Woken::Over => return End::Close,
             }
         }
     }
@@ -224,7 +238,7 @@ impl<H: Handler> Connection<H> {
         }
         let close = !keep_alive
             || facts.connect
-            || self.draining.is_cancelled()
+            || self.tasks.is_draining()
             || answer::asks_to_close(&response)
             || !io.upload.can_be_drained(self.limits.drain_bytes);
         let hang_up = close && then.is_none();
@@ -421,6 +435,18 @@ impl Patience {
     }
 }
 
+/// Why a connection that waited for a request does so no more.
+enum Woken {
+    /// Its first bytes are there.
+    Bytes,
+    /// The time is over.
+    Late,
+    /// The device is gone, or a drain began: there is no next request.
+    Over,
+}
+
+type Drained<'a> = Heard<'a, WaitForCancellationFutureOwned>;
+
 /// The device's bytes: the stream, and what was read of it and not yet used.
 struct Wire {
     stream: Box<tls::Stream>,
@@ -430,20 +456,13 @@ struct Wire {
 }
 
 impl Wire {
-    /// Waits for the first byte of a request; `false` when the connection is to be closed instead.
-    async fn awaken(
-        &mut self,
-        mut timer: Pin<&mut Sleep>,
-        mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
-    ) -> bool {
-        poll_fn(|context| {
-            if let Poll::Ready(read) = self.poll_sip(context) {
-                return Poll::Ready(matches!(read, Ok(1..)));
-            }
-            if drained.as_mut().poll(context).is_ready() {
-                return Poll::Ready(false);
-            }
-            timer.as_mut().poll(context).map(|()| false)
+    /// Waits for the first byte of a request.
+    async fn awaken(&mut self, mut timer: Pin<&mut Sleep>, drained: &mut Drained<'_>) -> Woken {
+        poll_fn(|context| match self.poll_sip(context) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Woken::Bytes),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Woken::Over),
+            Poll::Pending if drained.poll(context).is_ready() => Poll::Ready(Woken::Over),
+            Poll::Pending => timer.as_mut().poll(context).map(|()| Woken::Late),
         })
         .await
     }
@@ -532,6 +551,8 @@ const SIP: usize = 4 * 1024;
 const SIPS: usize = 64;
 /// Read at a time while a head is incomplete.
 const HEAD_BLOCK: usize = 4 * 1024;
+/// For so long after an answer a connection is ready for the next request.
+const QUIET: Duration = Duration::from_secs(1);
 /// For closing, and for what is drained before a connection is used again.
 const LINGER: Duration = Duration::from_secs(2);
 

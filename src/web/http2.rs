@@ -40,7 +40,7 @@ mod upload;
 pub(super) async fn serve<H: Handler>(
     stream: Box<tls::Stream>,
     limits: Arc<Limits>,
-    tasks: Tasks,
+    tasks: &Tasks,
     handler: Arc<H>,
 ) {
     let tasks = tasks.of_connection();

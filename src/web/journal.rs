@@ -19,7 +19,7 @@ use crate::{
     listener::peer::Peer,
     metrics::{
         ByDirection, ByEnd, ByStage, Held,
-        access_log::{Found, Line, Record, Relayed, printable},
+        access_log::{Line, Record, Relayed},
     },
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Entry {
     agent: Option<HeaderValue>,
     version: Version,
     status: Option<StatusCode>,
+    /// The answer's, while it is on its way.
+    body: Body,
     down: u64,
     upgraded: Option<Held>,
     _in_hand: Held,
@@ -58,6 +60,7 @@ impl Entry {
             agent: field(header::USER_AGENT),
             version: request.version(),
             status: None,
+            body: Body::empty(),
             down: 0,
             upgraded: None,
             _in_hand: Held::new(&shared.metrics.in_hand),
@@ -82,7 +85,7 @@ impl Entry {
             listener: &peer.listener.name,
             device: Some(peer.address),
             status: Some(status),
-            found: Found::from(&record),
+            record: Some(&record),
             ..Line::default()
         });
     }
@@ -123,7 +126,10 @@ impl Entry {
                 response.into()
             }
             None => response
-                .map(|body| Body::stream(Watched { body, entry: self }))
+                .map(|body| {
+                    self.body = body;
+                    Body::boxed(self)
+                })
                 .into(),
         }
     }
@@ -162,16 +168,16 @@ impl Entry {
             listener: &self.peer.listener.name,
             device: Some(self.peer.address),
             protocol: protocol(self.version),
-            method: Cow::Borrowed(self.method.as_str()),
+            method: self.method.as_str(),
             host,
-            path: printable(path),
+            path,
             agent: self
                 .agent
                 .as_ref()
                 .map(|agent| text(agent, MAX_AGENT))
                 .unwrap_or_default(),
             status: self.status.map(|status| status.as_u16()),
-            ms: milliseconds(clock::now().saturating_duration_since(self.started)),
+            took: clock::now().saturating_duration_since(self.started),
             up: relayed.map(|relayed| relayed.counts.up.load(Ordering::Relaxed)),
             down: Some(relayed.map_or(self.down, |relayed| {
                 relayed.counts.down.load(Ordering::Relaxed)
@@ -181,13 +187,15 @@ impl Entry {
                 (None, None) => Some("device gone"),
                 (None, Some(_)) => None,
             },
-            found: Found::from(&self.record),
+            record: Some(&self.record),
         }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        // Whoever reads the line finds the node's connection given back.
+        self.body = Body::empty();
         self.shared.access.write(&self.line());
         if let Some(relayed) = self.record.relayed.as_deref() {
             let metrics = &self.shared.metrics;
@@ -203,13 +211,8 @@ impl Drop for Entry {
     }
 }
 
-/// An answer's body that counts its bytes and ends the line with it.
-struct Watched {
-    body: Body,
-    entry: Box<Entry>,
-}
-
-impl http_body::Body for Watched {
+/// The answer's body: its bytes are counted, and the line ends with it.
+impl http_body::Body for Entry {
     type Data = Bytes;
     type Error = body::Error;
 
@@ -221,11 +224,11 @@ impl http_body::Body for Watched {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.entry.down = self.entry.down.saturating_add(bytes as u64);
+                self.down = self.down.saturating_add(bytes as u64);
             }
             Poll::Ready(Some(Err(error))) => {
-                if self.entry.record.refused.is_none() {
-                    self.entry.record.refuse("answer", chain(error));
+                if self.record.refused.is_none() {
+                    self.record.refuse("answer", chain(error));
                 }
             }
             Poll::Ready(None) | Poll::Pending => {}
@@ -256,11 +259,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 fn text(value: &HeaderValue, limit: usize) -> Cow<'_, str> {
     let bytes = value.as_bytes();
-    let cut = bytes.get(..limit).unwrap_or(bytes);
-    match String::from_utf8_lossy(cut) {
-        Cow::Borrowed(text) => printable(text),
-        Cow::Owned(text) => Cow::Owned(printable(&text).into_owned()),
-    }
+    String::from_utf8_lossy(bytes.get(..limit).unwrap_or(bytes))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -269,10 +268,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     }
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 const MAX_AGENT: usize = 200;

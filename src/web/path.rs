@@ -6,12 +6,15 @@
 //! ways even then is refused.
 #![warn(clippy::arithmetic_side_effects)]
 
+use std::borrow::Cow;
+
 use http::uri::{InvalidUri, PathAndQuery};
 
 /// A path in its one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
-    path: String,
+pub struct Judged<'a> {
+    /// Borrowed where the device wrote it in this form.
+    path: Cow<'a, str>,
     /// Only where it differs.
     bare: Option<String>,
 }
@@ -25,7 +28,18 @@ pub struct Judged {
 /// # Errors
 ///
 /// When backends could read the path in another way than the policy.
-pub fn judge(raw: &str, extra: &str) -> Result<Judged, Error> {
+pub fn judge<'a>(raw: &'a str, extra: &str) -> Result<Judged<'a>, Error> {
+    if is_canonical(raw) {
+        return Ok(Judged {
+            path: Cow::Borrowed(raw),
+            bare: None,
+        });
+    }
+    settle(raw, extra)
+}
+
+/// The long way, for every path.
+fn settle(raw: &str, extra: &str) -> Result<Judged<'static>, Error> {
     let decoded = canonical(raw, extra)?;
     let text = decoded.strip_prefix('/').ok_or(Error::Relative)?;
 
@@ -56,12 +70,12 @@ pub fn judge(raw: &str, extra: &str) -> Result<Judged, Error> {
             join(names, folder)
         });
     Ok(Judged {
-        path: join(segments.iter().copied(), folder),
+        path: Cow::Owned(join(segments.iter().copied(), folder)),
         bare,
     })
 }
 
-impl Judged {
+impl Judged<'_> {
     /// What the backend is sent.
     pub fn path(&self) -> &str {
         &self.path
@@ -72,17 +86,45 @@ impl Judged {
         self.bare.as_deref().unwrap_or(&self.path)
     }
 
-    /// The path with the request's query, which nobody judges and nobody touches.
+    /// The path in place of that of the target it was judged for: its query, which nobody judges
+    /// and nobody touches, stays.
     ///
     /// # Errors
     ///
     /// When the query holds characters that no query has.
-    pub fn with_query(&self, query: Option<&str>) -> Result<PathAndQuery, InvalidUri> {
-        match query {
-            None => PathAndQuery::try_from(self.path.as_str()),
-            Some(query) => PathAndQuery::try_from(format!("{}?{query}", self.path)),
+    pub fn in_place_of(&self, raw: &PathAndQuery) -> Result<PathAndQuery, InvalidUri> {
+        let path = &*self.path;
+        // `https://host?query` has no path of its own, and is none that could be sent as it is.
+        let same = raw
+            .as_str()
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('?'));
+        match raw.query() {
+            _ if same => Ok(raw.clone()),
+            None => PathAndQuery::try_from(path),
+            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         }
     }
+}
+
+/// Nothing to decode, to encode, to resolve or to drop: most paths are written so.
+fn is_canonical(raw: &str) -> bool {
+    let mut before = 0;
+    for byte in raw.bytes() {
+        // `/` and `.` after a slash begin an empty segment, `.` or `..`, or a hidden file's name:
+        // which of them it is, is found out the long way.
+        let good = match (before, byte) {
+            (0, b'/') => true,
+            (0, _) | (b'/', b'/' | b'.') => false,
+            (_, b'/') => true,
+            (_, byte) => is_plain(byte),
+        };
+        if !good {
+            return false;
+        }
+        before = byte;
+    }
+    before != 0
 }
 
 /// Decodes what may stand for itself and encodes the rest.
@@ -151,7 +193,25 @@ fn nested(rest: &[u8]) -> bool {
 
 /// Characters that stand for themselves in a segment (RFC 3986, section 3.3), without `;`.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte)
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b'='
+                | b':'
+                | b'@'
+        )
 }
 
 fn push_escape(path: &mut String, byte: u8) {

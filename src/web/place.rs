@@ -1,24 +1,23 @@
 //! Which part of the gateway a request is for, and what passes between a site and a device.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{
     HeaderValue, Method, Request, Response, Uri,
     header::{AUTHORIZATION, TE},
-    uri::Scheme,
+    uri::{PathAndQuery, Scheme},
 };
 
 use super::{
     Body, Protocol,
     error::Error,
-    headers::{self, Authority},
-    path::{self, Judged},
+    headers::{self, Authority, Forwarded},
+    path,
 };
 use crate::{
     Config,
     config::{App, Authorization},
     listener::peer::Peer,
-    metrics::access_log::Record,
     permit::{Host, Target},
     route::Routes,
 };
@@ -31,7 +30,7 @@ pub(super) enum Place {
     /// A plain site, asked for in absolute form.
     Plain(Target),
     /// A site behind the gateway.
-    Site(Site),
+    Site(Arc<Site>),
     /// A tunnel.
     Tunnel(Target),
 }
@@ -39,10 +38,44 @@ pub(super) enum Place {
 /// The name under which a device reached us.
 #[derive(Debug)]
 pub(super) struct Site {
-    /// Canonical: it is one of the configuration's names.
-    pub(super) authority: Authority,
+    /// As the device wrote it.
+    written: Box<[u8]>,
+    /// Canonical.
+    authority: Authority,
     /// The name alone.
     pub(super) host: Arc<str>,
+    forwarded: Forwarded,
+}
+
+/// The site that a connection asked for last: most ask for one again and again.
+#[derive(Debug, Default)]
+pub(super) struct LastSite(Mutex<Option<Arc<Site>>>);
+
+impl LastSite {
+    /// The site of a request, as `peer` reached it.
+    fn of(&self, peer: &Peer, request: &Request<Body>) -> Result<Arc<Site>, Error> {
+        let written = headers::written_authority(request);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(last), Some(written)) = (&*last, written)
+            && *last.written == *written
+        {
+            return Ok(Arc::clone(last));
+        }
+        let authority = headers::authority_of(request)?;
+        let Host::Name(host) = &authority.host else {
+            return Err(misdirected(peer, &authority));
+        };
+        let site = Arc::new(Site {
+            written: written.unwrap_or_default().into(),
+            host: Arc::clone(host),
+            forwarded: Forwarded::new(peer, &authority),
+            authority,
+        });
+        if written.is_some() {
+            *last = Some(Arc::clone(&site));
+        }
+        Ok(site)
+    }
 }
 
 /// Finds out what a request is for. Names decide: that of the handshake and that of the request.
@@ -54,6 +87,7 @@ pub(super) fn place(
     config: &Config,
     routes: &Routes,
     peer: &Peer,
+    last: &LastSite,
     request: &Request<Body>,
 ) -> Result<Place, Error> {
     let extended = request.extensions().get::<Protocol>();
@@ -65,33 +99,28 @@ pub(super) fn place(
     if extended.is_some_and(|protocol| !protocol.0.eq_ignore_ascii_case("websocket")) {
         return Err(Error::Protocol);
     }
-    let authority = headers::authority_of(request)?;
     if request.uri().scheme() == Some(&Scheme::HTTP) {
+        let authority = headers::authority_of(request)?;
         for_proxy(config, peer)?;
         return Ok(Place::Plain(Target {
             port: authority.port.unwrap_or(HTTP),
             host: authority.host,
         }));
     }
-    let Host::Name(name) = &authority.host else {
-        return Err(misdirected(peer, &authority));
-    };
-    let name = Arc::clone(name);
+    let site = last.of(peer, request)?;
     if !peer.tls.known_name {
-        Err(misdirected(peer, &authority))
-    } else if *name == *config.host {
+        Err(misdirected(peer, &site.authority))
+    } else if *site.host == *config.host {
         Ok(Place::Own)
-    } else if routes.has_host(&name) {
-        Ok(Place::Site(Site {
-            authority,
-            host: name,
-        }))
+    } else if routes.has_host(&site.host) {
+        Ok(Place::Site(site))
     } else {
-        Err(misdirected(peer, &authority))
+        Err(misdirected(peer, &site.authority))
     }
 }
 
-/// The app for a host and a path, and the path in the form that is judged and forwarded (R22).
+/// The app for a host and a request's target, and the target with its path in the form that is
+/// judged and forwarded (R22).
 ///
 /// # Errors
 ///
@@ -100,18 +129,19 @@ pub(super) fn app<'a>(
     routes: &'a Routes,
     host: &str,
     uri: &Uri,
-) -> Result<(&'a Arc<App>, Judged), Error> {
+) -> Result<(&'a Arc<App>, PathAndQuery), Error> {
+    let raw = uri.path_and_query().ok_or(path::Error::Relative)?;
     // Which characters a path may hold is up to the app, which the path chooses: the app that the
     // unjudged path leads to has to be the one that the judged path leads to.
-    let guess = routes.find(host, uri.path()).ok_or(Error::NoApp)?;
-    let judged = path::judge(uri.path(), &guess.path_characters)?;
+    let guess = routes.find(host, raw.path()).ok_or(Error::NoApp)?;
+    let judged = path::judge(raw.path(), &guess.path_characters)?;
     let app = routes.find(host, judged.bare()).ok_or(Error::NoApp)?;
     if Arc::ptr_eq(app, guess) {
-        return Ok((app, judged));
+        return Ok((app, judged.in_place_of(raw)?));
     }
-    let judged = path::judge(uri.path(), &app.path_characters)?;
+    let judged = path::judge(raw.path(), &app.path_characters)?;
     match routes.find(host, judged.bare()) {
-        Some(again) if Arc::ptr_eq(app, again) => Ok((app, judged)),
+        Some(again) if Arc::ptr_eq(app, again) => Ok((app, judged.in_place_of(raw)?)),
         Some(_) | None => Err(Error::NoApp),
     }
 }
@@ -119,7 +149,7 @@ pub(super) fn app<'a>(
 impl Site {
     /// Takes from a request what is ours or untrue, and adds what is true.
     /// Gives the authority as it was told to the node.
-    pub(super) fn clean(&self, request: &mut Request<Body>, app: &App, peer: &Peer) -> HeaderValue {
+    pub(super) fn clean(&self, request: &mut Request<Body>, app: &App) -> HeaderValue {
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = body.limited(app.max_body);
         let headers = request.headers_mut();
@@ -134,21 +164,12 @@ impl Site {
             headers.remove(AUTHORIZATION);
         }
         headers::strip_cookies(headers);
-        headers::set_forwarded(headers, peer, &self.authority)
+        self.forwarded.set(headers);
+        self.forwarded.host().clone()
     }
 
     /// Takes from an answer what is ours alone, and maps the inside's names to the outside's.
-    pub(super) fn clean_answer(
-        &self,
-        response: &mut Response<Body>,
-        app: &App,
-        config: &Config,
-        record: &mut Record,
-    ) {
-        if let Some(served) = response.extensions().get::<crate::upstream::Served>() {
-            record.backend = Some(served.address);
-            record.target = Some(Arc::clone(served.node.name()));
-        }
+    pub(super) fn clean_answer(&self, response: &mut Response<Body>, app: &App, config: &Config) {
         let headers = response.headers_mut();
         for name in headers::strip_set_cookies(headers) {
             tracing::warn!(app = %app.name, cookie = name, "a node set a cookie of ours; dropped");

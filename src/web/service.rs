@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{
     HeaderMap, Method, Request, Response, StatusCode,
     header::{AUTHORIZATION, PROXY_AUTHORIZATION, SET_COOKIE},
+    uri::PathAndQuery,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +15,7 @@ use super::{
     headers,
     journal::Entry,
     page,
-    path::Judged,
-    place::{self, Place, Site},
+    place::{self, LastSite, Place, Site},
 };
 use crate::{
     clock,
@@ -25,7 +25,7 @@ use crate::{
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{self, Exchange, Served, Upgrade},
+    upstream::{self, Exchange, Forwarded, Upgrade},
 };
 
 /// The requests of one connection.
@@ -33,12 +33,17 @@ use crate::{
 pub(crate) struct Service {
     shared: Arc<Shared>,
     peer: Arc<Peer>,
+    last: LastSite,
 }
 
 impl Service {
     /// For a connection.
     pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
-        Self { shared, peer }
+        Self {
+            shared,
+            peer,
+            last: LastSite::default(),
+        }
     }
 
     /// `CONNECT`: who, may they, where is it, may they still, then bytes.
@@ -96,7 +101,7 @@ impl Service {
         headers::strip_identity(&mut parts.headers, &[]);
         headers::strip_cookies(&mut parts.headers);
         let request = Request::from_parts(parts, body);
-        let stop = vec![session.ended().clone()];
+        let stop = Some(session.ended());
         let fetched = gateway.upstream.plain(&permit, request, limits.idle, stop);
         let fetched = session.ended().run_until_cancelled(fetched).await;
         let fetched = fetched.ok_or(upstream::Error::Stopped)??;
@@ -131,7 +136,7 @@ impl Service {
     async fn site(
         &self,
         gateway: &Snapshot,
-        site: Site,
+        site: &Site,
         request: Request<Body>,
         record: &mut Record,
     ) -> Result<Answer, Error> {
@@ -161,7 +166,7 @@ impl Service {
                 Err(why) => return Ok(login.ask_app(app, &head, &why, record).into()),
             }
         }
-        let (app, path) = routed?;
+        let (app, target) = routed?;
         record.app = Some(Arc::clone(&app.name));
         let permit = gateway
             .policy
@@ -171,13 +176,13 @@ impl Service {
 
         let allowed = Allowed {
             app,
-            path,
+            target,
             permit,
             session,
         };
         let request = head.map(|()| body);
         let mut answer = self
-            .forward(gateway, &site, allowed, request, record)
+            .forward(gateway, site, allowed, request, record)
             .await?;
         if let Some(cookie) = set_cookie {
             answer.response.headers_mut().append(SET_COOKIE, cookie);
@@ -196,18 +201,20 @@ impl Service {
     ) -> Result<Answer, Error> {
         let Allowed {
             app,
-            path,
+            target,
             permit,
             session,
         } = allowed;
-        let target = path.with_query(request.uri().query())?;
         let protocol = request.extensions().get::<Protocol>();
         let protocol = protocol.map(|protocol| Arc::clone(&protocol.0));
         let upgrade = Upgrade::asked(&request, protocol.as_deref());
-        let authority = site.clean(&mut request, app, &self.peer);
-        let relayed = Arc::new(Relayed::default());
-        let cut = upgrade.map(|_websocket| CancellationToken::new());
-        let ended = session.as_ref().map(|session| session.ended().clone());
+        let authority = site.clean(&mut request, app);
+        let relayed = upgrade.map(|_websocket| Arc::<Relayed>::default());
+        let ended = session.as_ref().map(|session| session.ended());
+        // Of its own: a reload may end a WebSocket that its session outlives.
+        let cut = upgrade.map(|_websocket| {
+            ended.map_or_else(CancellationToken::new, CancellationToken::child_token)
+        });
         let pool = gateway.pool(app);
         let forwarded = gateway.upstream.forward(Exchange {
             permit: &permit,
@@ -219,12 +226,13 @@ impl Service {
             target,
             upgrade,
             request,
-            stop: ended.into_iter().chain(cut.clone()).collect(),
-            relayed: Arc::clone(&relayed),
+            stop: cut.as_ref().or(ended),
+            relayed: relayed.clone(),
         });
-        let mut answer = forwarded.await?;
-        let served = answer.response.extensions().get::<Served>();
-        if let (Some(served), Some(stop), true) = (served, cut, answer.then.is_some()) {
+        let Forwarded { mut answer, served } = forwarded.await?;
+        record.backend = Some(served.address);
+        record.target = Some(Arc::clone(served.node.name()));
+        if let (Some(stop), Some(relayed), true) = (cut, relayed, answer.then.is_some()) {
             record.relayed = Some(Arc::clone(&relayed));
             let place = self.shared.watch(
                 gateway,
@@ -239,7 +247,7 @@ impl Service {
             );
             answer = answer.holding(place);
         }
-        site.clean_answer(&mut answer.response, app, &gateway.config, record);
+        site.clean_answer(&mut answer.response, app, &gateway.config);
         Ok(answer)
     }
 
@@ -261,10 +269,10 @@ impl Service {
     }
 }
 
-/// An app that may be opened: on which path, by whom, and the proof.
+/// An app that may be opened: at which target, by whom, and the proof.
 struct Allowed<'a> {
     app: &'a Arc<App>,
-    path: Judged,
+    target: PathAndQuery,
     permit: Permit,
     session: Option<Arc<Session>>,
 }
@@ -276,18 +284,27 @@ impl Handler for Service {
         let mut entry = Entry::begin(&self.shared, &self.peer, &request);
         let gateway = self.shared.snapshot();
         let record = &mut entry.record;
-        let placed = place::place(&gateway.config, &gateway.routes, &self.peer, &request);
+        let placed = place::place(
+            &gateway.config,
+            &gateway.routes,
+            &self.peer,
+            &self.last,
+            &request,
+        );
         // A tunnel that cannot be placed is refused as a tunnel, too.
         let connect = *request.method() == Method::CONNECT
             && request.extensions().get::<Protocol>().is_none();
         let proxied = connect || matches!(placed, Ok(Place::Plain(_)));
         let served = match placed {
-            Ok(Place::Own) => self.own(&gateway, request, record).await,
-            Ok(Place::Plain(target)) => self.plain(&gateway, &target, request, record).await,
-            Ok(Place::Site(site)) => self.site(&gateway, site, request, record).await,
+            // In boxes: the way of most requests has no room for these.
+            Ok(Place::Own) => Box::pin(self.own(&gateway, request, record)).await,
+            Ok(Place::Plain(target)) => {
+                Box::pin(self.plain(&gateway, &target, request, record)).await
+            }
+            Ok(Place::Site(site)) => self.site(&gateway, &site, request, record).await,
             Ok(Place::Tunnel(target)) => {
                 let (head, _no_body) = request.into_parts();
-                self.tunnel(&gateway, &target, &head.headers, record).await
+                Box::pin(self.tunnel(&gateway, &target, &head.headers, record)).await
             }
             Err(error) => Err(error),
         };

@@ -50,8 +50,17 @@ pub(super) async fn start(handler: Arc<Echo>, limits: Limits, http2: bool) -> (D
     let (stream, device) = testing::pair(http2).await;
     let tasks = Tasks::new();
     let peer = testing::peer(http2);
-    let connection = super::serve(stream, peer, Arc::new(limits), tasks.clone(), handler);
-    drop(tasks.spawn(connection));
+    let of_connection = tasks.clone();
+    drop(tasks.spawn(async move {
+        super::serve(
+            Box::new(stream),
+            peer,
+            Arc::new(limits),
+            &of_connection,
+            handler,
+        )
+        .await;
+    }));
     (device, tasks)
 }
 

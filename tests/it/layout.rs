@@ -526,6 +526,7 @@ const BYTES_ONLY: &[&str] = &[
     "src/upstream/head.rs",
     "src/web/chunked.rs",
     "src/web/head.rs",
+    "src/web/head/response.rs",
     "src/web/path.rs",
 ];
 

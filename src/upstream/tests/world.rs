@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::super::{Error, Exchange, Upgrade, Upstream};
+use super::super::{Error, Exchange, Forwarded, Upgrade, Upstream};
 use crate::{
     balance,
     config::{self, Dns, Source, for_test},
@@ -103,8 +103,8 @@ impl World {
             target,
             upgrade: Upgrade::asked(&request, None),
             request,
-            stop: Vec::new(),
-            relayed: Arc::default(),
+            stop: None,
+            relayed: Some(Arc::default()),
         }
     }
 
@@ -120,6 +120,11 @@ impl World {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Error> {
+        Ok(self.forward(request).await?.answer)
+    }
+
+    /// The same, and who answered.
+    pub(super) async fn forward(&self, request: Request<Body>) -> Result<Forwarded, Error> {
         self.upstream.forward(self.exchange(request)).await
     }
 

@@ -270,6 +270,23 @@ fn fields_are_read_strictly() {
 }
 
 #[test]
+fn names_are_tokens_and_values_have_no_controls_for_every_byte() {
+    let field = |line: &[u8]| read(&[b"GET / HTTP/1.1\r\nHost: a\r\n", line, b"\r\n\r\n"].concat());
+    for byte in 0..=u8::MAX {
+        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        // A colon ends the name.
+        if byte != b':' {
+            let name = field(&[b"x", &[byte][..], b"y: v"].concat());
+            assert_eq!(name.is_ok(), token, "{byte:#x} in a name");
+        }
+        let text = matches!(byte, b'\t' | 0x20..=0x7e | 0x80..);
+        let value = field(&[b"x: a", &[byte][..], b"b"].concat());
+        assert_eq!(value.is_ok(), text, "{byte:#x} in a value");
+    }
+    assert_eq!(field(b": v").unwrap_err(), Error::FieldName);
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn a_request_has_one_framing_or_is_refused() {
     let length = Err(Error::ContentLength);

@@ -135,7 +135,7 @@ fn forwarded_says_what_we_know_and_nothing_else() {
     let mut fields = headers(&[("X-Forwarded-For", "1.2.3.4"), ("Forwarded", "for=1.2.3.4")]);
     let authority = Authority::parse(b"Apps.Example.com:8443").unwrap();
 
-    set_forwarded(&mut fields, &peer, &authority);
+    Forwarded::new(&peer, &authority).set(&mut fields);
 
     assert_eq!(fields["x-forwarded-for"], "127.0.0.1");
     assert_eq!(fields["x-real-ip"], "127.0.0.1");

@@ -140,6 +140,8 @@ impl Sending {
                     },
                     Poll::Ready(None) => self.end(None, output)?,
                     Poll::Ready(Some(Err(error))) => {
+                        // The device is to see that an answer broke off, not that there is none.
+                        let _unsent = output.poll(context, stream);
                         return Poll::Ready(Err(Failure::Body(error)));
                     }
                     Poll::Pending => starved = true,
@@ -169,10 +171,8 @@ impl Sending {
                 output.data(data, b"");
             }
             Encoding::Chunked => {
-                output.chunk_size(data.len());
-                // The end goes with the last chunk where that is known, in one record.
                 self.over = self.body.is_end_stream();
-                output.data(data, if self.over { LAST } else { b"\r\n" });
+                output.chunk(data, self.over);
             }
         }
         Ok(())
@@ -183,21 +183,15 @@ impl Sending {
         match self.encoding {
             Encoding::Close | Encoding::Length(0) => {}
             Encoding::Length(_) => return Err(Failure::Length("shorter")),
-            Encoding::Chunked => {
-                output.push(b"0\r\n");
-                for (name, value) in trailers.into_iter().flatten() {
-                    output.field(name, value.as_bytes());
-                }
-                output.push(b"\r\n");
-            }
+            Encoding::Chunked => output.last_chunk(trailers),
         }
         Ok(())
     }
 }
 
-/// Bytes that wait for the device: a front that gathers small things, and one large block.
+/// Bytes that wait for a peer: a front that gathers small things, and one large block.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(crate) struct Output {
     front: Vec<u8>,
     sent: usize,
     data: Bytes,
@@ -208,7 +202,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Adds a few bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.front.capacity() == 0 {
             self.front.reserve(FRONT);
         }
@@ -224,12 +218,12 @@ impl Output {
     }
 
     /// Bytes taken so far.
-    pub(super) fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.moved
     }
 
     /// Writes and flushes all that is there.
-    pub(super) fn poll<S>(
+    pub(crate) fn poll<S>(
         &mut self,
         context: &mut Context<'_>,
         stream: &mut S,
@@ -285,12 +279,14 @@ impl Output {
         self.tail = self.tail.get(tail..).unwrap_or_default();
     }
 
-    fn has_room(&self) -> bool {
+    /// The last large block is on its way.
+    pub(crate) fn has_room(&self) -> bool {
         self.data.is_empty() && self.tail.is_empty() && self.front.len() < FRONT_LIMIT
     }
 
-    /// Small blocks join the front, so that head and body are one record and one system call.
-    fn data(&mut self, data: Bytes, tail: &'static [u8]) {
+    /// Tiny blocks join the front. With others it is one record and one system call as well: the
+    /// record is where their bytes are copied to.
+    pub(crate) fn data(&mut self, data: Bytes, tail: &'static [u8]) {
         if data.len() <= COPY {
             self.push(&data);
             self.push(tail);
@@ -316,16 +312,28 @@ impl Output {
         }
     }
 
-    fn field(&mut self, name: &HeaderName, value: &[u8]) {
+    /// Adds a field of a head, or a trailer.
+    pub(crate) fn field(&mut self, name: &HeaderName, value: &[u8]) {
         self.push(name.as_str().as_bytes());
         self.push(b": ");
         self.push(value);
         self.push(b"\r\n");
     }
 
-    fn chunk_size(&mut self, length: usize) {
+    /// Adds a chunk. The end goes with the last one where that is known, in one record.
+    pub(crate) fn chunk(&mut self, data: Bytes, last: bool) {
         // Writing into memory cannot fail.
-        let _written = write!(self.front, "{length:x}\r\n");
+        let _written = write!(self.front, "{:x}\r\n", data.len());
+        self.data(data, if last { LAST } else { b"\r\n" });
+    }
+
+    /// Adds the end of chunks, with trailers.
+    pub(crate) fn last_chunk(&mut self, trailers: Option<&HeaderMap>) {
+        self.push(b"0\r\n");
+        for (name, value) in trailers.into_iter().flatten() {
+            self.field(name, value.as_bytes());
+        }
+        self.push(b"\r\n");
     }
 
     fn date(&mut self) {
@@ -395,5 +403,5 @@ const LAST: &[u8] = b"\r\n0\r\n\r\n";
 /// Heads and small bodies fit.
 const FRONT: usize = 1024;
 const FRONT_LIMIT: usize = 16 * 1024;
-/// Up to here copying is cheaper than another record.
-const COPY: usize = 8 * 1024;
+/// Up to here copying is cheaper than a list of parts.
+const COPY: usize = 256;

@@ -49,16 +49,8 @@ pub(super) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), 
     if fields.get_all(TE).iter().any(|te| te != "trailers") {
         return Err(bad("TE is not trailers"));
     }
-    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-    let number = |length: &HeaderValue| head::decimal(length.as_bytes()).is_some();
-    // It goes on as it is in HTTP/1.1, where a length that is no number ends in two framings.
-    if !lengths.next().is_none_or(number) || lengths.next().is_some() {
-        return Err(bad("Content-Length is not one number"));
-    }
-    // It has no body, whatever the length of that would be (RFC 9110, section 9.3.6).
-    let no_length = |length: &HeaderValue| head::decimal(length.as_bytes()) == Some(0);
-    if request.method() == Method::CONNECT && !fields.get(CONTENT_LENGTH).is_none_or(no_length) {
-        return Err(bad("a CONNECT with a body"));
+    if !has_sound_length(request) {
+        return Err(bad("Content-Length is not one number, or of a CONNECT"));
     }
     if fields
         .get_all(EXPECT)
@@ -77,6 +69,18 @@ pub(super) fn check<B>(request: &mut Request<B>, limits: &Limits) -> Result<(), 
             .insert(Protocol(protocol.as_str().into()));
     }
     Ok(())
+}
+
+/// None, or one number; and nothing for a `CONNECT`, which has no body (RFC 9110, section 9.3.6).
+///
+/// It goes on as it is in HTTP/1.1, where a length that is no number ends in two framings.
+fn has_sound_length<B>(request: &Request<B>) -> bool {
+    let mut lengths = request.headers().get_all(CONTENT_LENGTH).iter();
+    let connect = request.method() == Method::CONNECT;
+    let number = |length: &HeaderValue| {
+        head::decimal(length.as_bytes()).is_some_and(|length| length == 0 || !connect)
+    };
+    lengths.next().is_none_or(number) && lengths.next().is_none()
 }
 
 /// One that is valid, and that `Host` does not contradict.

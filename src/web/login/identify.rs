@@ -106,16 +106,18 @@ impl Login {
         let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
         let rest = rest.trim_matches(' ');
         if scheme.eq_ignore_ascii_case("basic") {
-            let (user, password) = basic(rest)?;
+            let pair = basic(rest)?;
+            let (user, password) = pair.parts()?;
             let listener = &peer.listener.name;
-            let key = self.sessions.basic_key(&user, &password, listener);
+            let key = self.sessions.basic_key(user, password, listener);
             let now = clock::now();
             match self.sessions.find_basic(&key, now) {
                 Some(session) => Ok(session),
                 None => {
                     let source = peer.address.ip();
+                    let password = Secret::new(password.to_vec());
                     let attempt = Attempt {
-                        user: &user,
+                        user,
                         password: &password,
                         source,
                     };
@@ -178,24 +180,30 @@ pub(super) fn single<'a>(
     Ok(value)
 }
 
-/// Name and password of a Basic credential (RFC 7617, in UTF-8).
-fn basic(credential: &str) -> Result<(String, Secret), Error> {
+/// A Basic credential, decoded (RFC 7617, in UTF-8).
+struct Pair(Zeroizing<Vec<u8>>);
+
+impl Pair {
+    /// Name and password.
+    fn parts(&self) -> Result<(&str, &[u8]), Error> {
+        let colon = self.0.iter().position(|byte| *byte == b':');
+        let (user, password) = colon
+            .and_then(|colon| self.0.split_at_checked(colon))
+            .ok_or(Error::Header("the Basic credential has no colon"))?;
+        let user = std::str::from_utf8(user)
+            .map_err(|_not_utf8| Error::Header("the Basic credential is not UTF-8"))?;
+        Ok((user, password.get(1..).unwrap_or_default()))
+    }
+}
+
+fn basic(credential: &str) -> Result<Pair, Error> {
     if credential.len() > MAX_BASIC {
         return Err(Error::Header("the Basic credential is too long"));
     }
-    let pair = data_encoding::BASE64
+    data_encoding::BASE64
         .decode(credential.as_bytes())
-        .map(Zeroizing::new)
-        .map_err(|_bad| Error::Header("the Basic credential is not base64"))?;
-    let colon = pair
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or(Error::Header("the Basic credential has no colon"))?;
-    let (user, password) = pair.split_at_checked(colon).unwrap_or_default();
-    let user = std::str::from_utf8(user)
-        .map_err(|_not_utf8| Error::Header("the Basic credential is not UTF-8"))?;
-    let password = password.get(1..).unwrap_or_default();
-    Ok((user.to_owned(), Secret::new(password.to_vec())))
+        .map(|pair| Pair(Zeroizing::new(pair)))
+        .map_err(|_bad| Error::Header("the Basic credential is not base64"))
 }
 
 const MAX_BASIC: usize = 4096;
@@ -210,9 +218,8 @@ mod tests {
 
     #[test]
     fn a_password_may_hold_colons() {
-        let (user, password) = basic(&encoded("alice:a:b:ü".as_bytes())).unwrap();
-        assert_eq!(user, "alice");
-        assert_eq!(password.expose_text(), Some("a:b:ü"));
+        let pair = basic(&encoded("alice:a:b:ü".as_bytes())).unwrap();
+        assert_eq!(pair.parts().unwrap(), ("alice", "a:b:ü".as_bytes()));
     }
 
     #[test]
@@ -225,7 +232,8 @@ mod tests {
             encoded(b"\xff:x"),
             "A".repeat(100_000),
         ] {
-            assert!(matches!(basic(&bad), Err(Error::Header(_))), "{bad:.40}");
+            let read = basic(&bad).and_then(|pair| pair.parts().map(drop));
+            assert!(matches!(read, Err(Error::Header(_))), "{bad:.40}");
         }
     }
 

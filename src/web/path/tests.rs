@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Error, judge};
+use super::{Error, PathAndQuery, judge, settle};
 
 fn path(raw: &str) -> Result<String, Error> {
     judge(raw, "").map(|judged| judged.path().to_owned())
@@ -226,18 +226,31 @@ fn an_app_may_need_double_escapes() {
 
 #[test]
 fn the_query_is_left_alone() {
-    let judged = judge("/a/../b", "").unwrap();
-
-    let target = judged.with_query(Some("x=/../;%2f%zz&y")).unwrap();
-    assert_eq!(target.as_str(), "/b?x=/../;%2f%zz&y");
-    assert_eq!(judged.with_query(None).unwrap().as_str(), "/b");
-    assert_eq!(judged.with_query(Some("")).unwrap().as_str(), "/b?");
+    for (raw, target) in [
+        ("/a/../b?x=/../;%2f%zz&y", "/b?x=/../;%2f%zz&y"),
+        ("/a/../b", "/b"),
+        ("/a/../b?", "/b?"),
+        ("/a/b?x=/../;%2f%zz&y", "/a/b?x=/../;%2f%zz&y"),
+        ("/a/b?", "/a/b?"),
+        ("/a/b", "/a/b"),
+        ("?x", "/?x"),
+    ] {
+        let raw = PathAndQuery::from_static(raw);
+        let judged = judge(raw.path(), "").unwrap();
+        assert_eq!(judged.in_place_of(&raw).unwrap().as_str(), target);
+    }
 }
 
 proptest! {
     #[test]
     fn no_input_panics(raw in ".*", extra in "[;%]?") {
         let _judged = judge(&raw, &extra);
+    }
+
+    #[test]
+    fn the_short_way_leads_where_the_long_one_does(raw in "(/|\\.|;|%|[a-z:@~ ]|\u{e9}){0,12}") {
+        let raw = format!("/{raw}");
+        prop_assert_eq!(judge(&raw, ""), settle(&raw, ""));
     }
 
     #[test]
@@ -249,7 +262,8 @@ proptest! {
             let again = judge(judged.path(), &extra).unwrap();
             prop_assert_eq!(again.path(), judged.path());
             prop_assert_eq!(again.bare(), judged.bare());
-            prop_assert!(judged.with_query(None).is_ok());
+            let target = judged.in_place_of(&PathAndQuery::from_static("/x")).unwrap();
+            prop_assert_eq!(target.as_str(), judged.path());
             prop_assert!(!judged.bare().contains(';'));
             prop_assert!(!judged.bare().split('/').any(|segment| segment == ".."));
         }
