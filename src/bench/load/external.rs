@@ -1,6 +1,10 @@
 //! Load from programs that are not ours, so that ours can be checked against them.
 
-use std::{ffi::OsString, io, process::Command};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::{Command, Output, Stdio},
+};
 
 use super::{Tally, because};
 use crate::{
@@ -39,8 +43,14 @@ pub(super) async fn run(job: &Job, tasks: &Tasks) -> io::Result<Outcome> {
     // In our own process group, so that whoever ends us ends it too.
     command.args(["--foreground", &format!("{limit}"), name]);
     command.args(arguments);
+    let wrk = job.generator == Generator::Wrk;
+    let settings = wrk.then(|| wrk::openssl_settings(job)).flatten();
+    if settings.is_some() {
+        command.env("OPENSSL_CONF", "/dev/stdin");
+    }
     let start = clock::now();
-    let ran = tasks.spawn_blocking(move || command.output()).await;
+    let ran = tasks.spawn_blocking(move || told(&mut command, settings.as_deref()));
+    let ran = ran.await;
     let seconds = (clock::now() - start).as_secs_f64();
     let output = ran.map_err(io::Error::other)?.map_err(because("timeout"))?;
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -60,10 +70,28 @@ pub(super) async fn run(job: &Job, tasks: &Tasks) -> io::Result<Outcome> {
         )),
     };
     outcome.generator = job.generator;
+    if wrk {
+        wrk::note_offered(job, &mut outcome);
+    }
     if outcome.seconds == 0.0 {
         outcome.seconds = seconds;
     }
     Ok(outcome)
+}
+
+/// Runs a command with this as its standard input.
+fn told(command: &mut Command, input: Option<&str>) -> io::Result<Output> {
+    command.stdin(if input.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        pipe.write_all(input.as_bytes())?;
+    }
+    child.wait_with_output()
 }
 
 fn failed(what: &str) -> Outcome {

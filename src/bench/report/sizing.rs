@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn figures_become_what_a_core_and_memory_carry() {
         assert_eq!(figure(Per::Second.of(40.0)), "25,000");
-        assert_eq!(figure(Per::Gigabit.of(0.859)), "10.0");
+        assert_eq!(figure(Per::Gigabit.of(0.5)), "17.2");
         assert_eq!(figure(Per::TenThousand.of(10.24)), "100");
     }
 

@@ -22,12 +22,7 @@ pub(super) fn arguments(job: &Job) -> Vec<OsString> {
             arguments.push(format!("--tls13-ciphers={}", openssl(cipher)).into());
         }
         if let Some(group) = tls.group {
-            let group = match group {
-                Group::X25519 => "X25519",
-                Group::X25519mlkem768 => "X25519MLKEM768",
-                Group::P256 => "P-256",
-            };
-            arguments.push(format!("--groups={group}").into());
+            arguments.push(format!("--groups={}", self::group(group)).into());
         }
     }
     arguments.extend(headers(job));
@@ -82,6 +77,15 @@ fn time(text: &str) -> Option<f64> {
         let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
         Some(number * factor)
     })
+}
+
+/// What OpenSSL calls a key exchange.
+pub(super) fn group(group: Group) -> &'static str {
+    match group {
+        Group::X25519 => "X25519",
+        Group::X25519mlkem768 => "X25519MLKEM768",
+        Group::P256 => "P-256",
+    }
 }
 
 #[cfg(test)]

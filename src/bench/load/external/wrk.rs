@@ -2,7 +2,11 @@
 
 use std::ffi::OsString;
 
-use super::{after, before, headers, note, seconds, url};
+use super::{
+    after, before,
+    h2load::{group, openssl},
+    headers, note, seconds, url,
+};
 use crate::bench::job::{Job, Outcome, Work};
 
 pub(super) fn arguments(job: &Job) -> Vec<OsString> {
@@ -23,6 +27,33 @@ pub(super) fn arguments(job: &Job) -> Vec<OsString> {
     }
     arguments.push(url(job, name).into());
     arguments
+}
+
+/// What it is to offer in TLS. It has no options for that, but OpenSSL reads a configuration.
+pub(super) fn openssl_settings(job: &Job) -> Option<String> {
+    let tls = job.target.tls.as_ref()?;
+    let mut settings =
+        "openssl_conf = all\n[all]\nssl_conf = tls\n[tls]\nsystem_default = offered\n[offered]\n"
+            .to_owned();
+    if let Some(cipher) = tls.cipher {
+        settings += &format!(
+            "MinProtocol = TLSv1.3\nCiphersuites = {}\n",
+            openssl(cipher)
+        );
+    }
+    if let Some(one) = tls.group {
+        settings += &format!("Groups = {}\n", group(one));
+    }
+    Some(settings)
+}
+
+/// It does not say what was negotiated; where it offers one thing, it was that.
+pub(super) fn note_offered(job: &Job, outcome: &mut Outcome) {
+    if let Some(tls) = &job.target.tls {
+        let name = |cipher| openssl(cipher).replacen("TLS", "TLS13", 1);
+        outcome.cipher = tls.cipher.map(name);
+        outcome.group = tls.group.map(|one| group(one).to_owned());
+    }
 }
 
 pub(super) fn read(text: &str) -> Option<Outcome> {
