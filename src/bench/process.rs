@@ -230,6 +230,11 @@ mod tests {
 
         drop(process);
 
+        // The child was killed; init, which inherited it, may take a moment to notice.
+        let deadline = clock::now() + STARTING;
+        while alive(group) && clock::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert!(!alive(group));
         assert!(running.lock().groups.is_empty());
     }
