@@ -22,7 +22,7 @@ pub(super) struct Effort {
     pub(super) rounds: usize,
     /// Load of one contender in one round, in seconds.
     pub(super) seconds: f64,
-    /// At most so many idle connections, or connections and routes of a curve.
+    /// At most so many connections.
     pub(super) most: usize,
     /// Whether everybody is loaded a little before the first round.
     pub(super) warm: bool,
@@ -279,7 +279,12 @@ impl Run<'_> {
             Growth::Routes => &[1, 100, 10_000],
             Growth::Sessions => &[1, 1000, 100_000],
         };
-        for number in steps.iter().filter(|number| **number <= self.effort.most) {
+        let last = match growth {
+            Growth::Connections => self.effort.most,
+            // They cost no descriptors.
+            Growth::Routes | Growth::Sessions => self.effort.most.saturating_mul(FURTHER),
+        };
+        for number in steps.iter().filter(|number| **number <= last) {
             let samples = match growth {
                 Growth::Sessions => vec![micro::session(*number)?],
                 Growth::Connections | Growth::Routes => self.grown(growth, *number)?,
@@ -477,6 +482,8 @@ const LONG: f64 = 600.0;
 /// Longest warm-up, in seconds: connections to the origin, remembered decisions. Nobody's first
 /// moment is measured.
 const WARM_UP: f64 = 0.3;
+/// How much further than its connections a run's curves of routes and sessions go.
+const FURTHER: usize = 12;
 /// For allocators to give back what setting connections up took.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// Connections that come before those that are counted.
