@@ -25,6 +25,8 @@ unbound:unbound:DNS server
 haproxy:haproxy:balancer that sends PROXY headers
 chromium:chromium:browser, proxy client over HTTP/2
 w3m:w3m:text browser
+wrk:wrk:load over HTTP/1.1
+h2load:nghttp2-client:load over HTTP/2
 ip:iproute2:network namespaces
 nft:nftables:firewalls between them
 ps:procps:memory and processes of the gateway
