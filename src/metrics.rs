@@ -167,16 +167,6 @@ impl Metrics {
             self.password_checks.clone(),
         );
         r.register("reloads", "Reloads by result", self.reloads.clone());
-        r.register(
-            "handshakes",
-            "TLS handshakes completed, full or resumed",
-            self.handshakes.clone(),
-        );
-        r.register(
-            "turned_away",
-            "Connections closed before anything was served, by reason",
-            self.turned_away.clone(),
-        );
     }
 
     /// Names what is read when somebody asks.
@@ -403,3 +393,29 @@ fn clamp(value: u64) -> i64 {
 const LATENCY_BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_family_is_named_once() {
+        // Whoever reads the page takes a second description of one family for a fault in all of it.
+        let reading = Reading {
+            listeners: vec![ListenerReading {
+                listener: "public".into(),
+                handshakes: [("full", 1), ("resumed", 1)],
+                turned_away: [("idle", 1), ("a", 1), ("b", 1), ("c", 1), ("d", 1)],
+            }],
+            ..Reading::default()
+        };
+        let page = Metrics::new().page(&reading);
+        let mut seen = HashSet::new();
+        for line in page.lines().filter(|line| line.starts_with("# TYPE ")) {
+            assert!(seen.insert(line), "twice: {line}");
+        }
+        assert!(seen.contains("# TYPE ravelin_handshakes counter"), "{page}");
+    }
+}

@@ -146,6 +146,34 @@ impl Run {
         now >= self.end || self.left.get() == 0
     }
 
+    /// One exchange after another on a connection, until the run is over. Each gives the bytes of
+    /// its answer, which are the units of `bulk`; else each is one unit.
+    async fn repeat(
+        &self,
+        bulk: bool,
+        tally: &mut Tally,
+        mut exchange: impl AsyncFnMut() -> io::Result<u64>,
+    ) -> io::Result<()> {
+        let mut now = Instant::now();
+        while !self.is_over(now) {
+            if !bulk {
+                self.take(1);
+            }
+            let size = exchange().await?;
+            let then = Instant::now();
+            self.latency.record(then - now);
+            now = then;
+            tally.bytes += size;
+            tally.units += if bulk {
+                self.take(size);
+                size
+            } else {
+                1
+            };
+        }
+        Ok(())
+    }
+
     /// Takes up to `size` of the units that are left.
     fn take(&self, size: u64) -> u64 {
         let size = size.min(self.left.get());

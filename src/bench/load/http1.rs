@@ -2,10 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::Instant,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Run, Tally,
@@ -37,24 +34,10 @@ impl Client {
     /// Requests one after another, until the run is over.
     pub(super) async fn run(&mut self, run: &Run, tally: &mut Tally) -> io::Result<()> {
         tally.negotiated = self.wire.negotiated;
-        let mut now = Instant::now();
-        while !run.is_over(now) {
-            if !self.bulk {
-                run.take(1);
-            }
-            let size = exchange(&mut *self.wire.io, &self.request, &mut self.buffer).await?;
-            let then = Instant::now();
-            run.latency.record(then - now);
-            now = then;
-            tally.bytes += size;
-            tally.units += if self.bulk {
-                run.take(size);
-                size
-            } else {
-                1
-            };
-        }
-        Ok(())
+        run.repeat(self.bulk, tally, async || {
+            exchange(&mut *self.wire.io, &self.request, &mut self.buffer).await
+        })
+        .await
     }
 }
 

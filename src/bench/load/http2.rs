@@ -10,7 +10,6 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
 
 use super::{
     Run, Tally,
@@ -48,9 +47,6 @@ impl Client {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER);
-        if work != Work::Requests {
-            builder.max_frame_size(FRAME);
-        }
         let opened = builder.handshake(TokioIo::new(wire.io)).await;
         let (sender, connection) = opened.map_err(io::Error::other)?;
         // Its streams tell how it ended.
@@ -80,24 +76,8 @@ impl Client {
     /// Requests one after another, until the run is over.
     pub(super) async fn run(&mut self, run: &Run, tally: &mut Tally) -> io::Result<()> {
         tally.negotiated = self.negotiated;
-        let mut now = Instant::now();
-        while !run.is_over(now) {
-            if !self.bulk {
-                run.take(1);
-            }
-            let size = self.exchange().await?;
-            let then = Instant::now();
-            run.latency.record(then - now);
-            now = then;
-            tally.bytes += size;
-            tally.units += if self.bulk {
-                run.take(size);
-                size
-            } else {
-                1
-            };
-        }
-        Ok(())
+        run.repeat(self.bulk, tally, async || self.exchange().await)
+            .await
     }
 
     /// A request and its whole answer: the bytes of its body, which HTTP/2 holds to what the
@@ -152,7 +132,5 @@ impl Client {
 }
 
 const CONNECTION_WINDOW: u32 = 256 * 1024 * 1024;
-/// As the gateway may send them: larger ones are fewer.
-const FRAME: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 1024 * 1024;
 const STREAM_WINDOW: u32 = 16 * 1024 * 1024;

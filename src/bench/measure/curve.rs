@@ -54,7 +54,7 @@ impl Run<'_> {
             ..REQUESTS
         };
         let job = job(&contender, self.row.id, &shape, cookie, self.effort.seconds)?;
-        // The rest of the connections has nothing to say for now, as most have most of the time.
+        // The other connections are idle meanwhile, as most are most of the time.
         shape.work = Work::Idle;
         shape.connections = connections.saturating_sub(BUSY);
         let _idle = match shape.connections {
