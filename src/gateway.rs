@@ -182,7 +182,7 @@ impl Shared {
 
     /// A drain is over: what still runs is dropped.
     pub(crate) fn is_ending(&self) -> bool {
-        self.tasks.ending().is_cancelled()
+        self.tasks.is_ending()
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {

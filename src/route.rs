@@ -22,7 +22,7 @@ struct Host {
 }
 
 impl Routes {
-    /// For the apps of a configuration. Of two with the same prefix the first counts.
+    /// For the apps of a configuration, which has no two with the same host and prefix.
     pub fn new(apps: &[Arc<App>]) -> Self {
         let mut hosts: HashMap<Arc<str>, Host> = HashMap::new();
         for app in apps {
@@ -58,10 +58,8 @@ impl Host {
         if let Err(place) = self.depths.binary_search_by(|known| depth.cmp(known)) {
             self.depths.insert(place, depth);
         }
-        self.apps
-            .entry(prefix.into())
-            .or_insert_with(|| Arc::clone(app));
-        let longer = |known: &Arc<App>| app.path.len() > known.path.len();
+        self.apps.insert(prefix.into(), Arc::clone(app));
+        let longer = |known: &Arc<App>| prefix.len() > known.path.trim_end_matches('/').len();
         if app.authorization == Authorization::Gateway && self.guarded.as_ref().is_none_or(longer) {
             self.guarded = Some(Arc::clone(app));
         }
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_apps_in_one_place_the_first_counts() {
+    fn a_prefix_may_end_with_a_slash_or_not() {
         let pool = for_test::pool("p", &["127.0.0.1:1"]);
         let app = |name: &str, path: &str| {
             let mut app = for_test::app(name, Arc::clone(&pool));
@@ -130,13 +128,10 @@ mod tests {
             app.path = path.into();
             Arc::new(app)
         };
-        let routes = Routes::new(&[
-            app("first", "/x"),
-            app("second", "/x/"),
-            app("deep", "/x/y/z"),
-        ]);
+        let routes = Routes::new(&[app("x", "/x/"), app("deep", "/x/y/z")]);
         let name = |path| routes.find("a.test", path).map(|app| &*app.name);
-        assert_eq!(name("/x/y"), Some("first"));
+        assert_eq!(name("/x"), Some("x"));
+        assert_eq!(name("/x/y"), Some("x"));
         assert_eq!(name("/x/y/z/"), Some("deep"));
         assert_eq!(name("*"), None);
         assert_eq!(name(""), None);

@@ -104,7 +104,8 @@ impl Session {
         &self.usage
     }
 
-    fn is_live(&self, now: Instant) -> bool {
+    /// It is in force: not ended, not over, not idle for too long.
+    pub fn is_live(&self, now: Instant) -> bool {
         !self.over.load(Ordering::Acquire) && now < self.until && self.idle(now) < self.idle
     }
 

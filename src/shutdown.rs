@@ -25,7 +25,7 @@ use tracing::error;
 /// The tasks of one gateway, and the two signals that end them.
 ///
 /// A drain first asks ([`Tasks::draining`]): accept nothing new, finish what is in hand. At its
-/// deadline [`Tasks::ending`] fires, and every task spawned here is dropped.
+/// deadline every task spawned here is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -49,19 +49,6 @@ impl Tasks {
     /// No tasks, no signal given.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// The same tasks, for one connection that spawns many: asking its signals costs no lock that
-    /// other connections want.
-    pub fn of_connection(&self) -> Self {
-        Self {
-            tracker: self.tracker.clone(),
-            watchers: self.watchers.clone(),
-            draining: self.draining.child_token(),
-            ending: self.ending.child_token(),
-            given: Arc::clone(&self.given),
-            panics: Arc::clone(&self.panics),
-        }
     }
 
     /// Runs a future to its end, or to the deadline of a drain. A panic in it is logged and
@@ -153,9 +140,9 @@ impl Tasks {
         &self.draining
     }
 
-    /// Fires at the end of a drain: stop now.
-    pub fn ending(&self) -> &CancellationToken {
-        &self.ending
+    /// The deadline of a drain is over: stop now.
+    pub fn is_ending(&self) -> bool {
+        self.given.ending.load(Ordering::Acquire)
     }
 
     /// Begins a drain, waits for all tasks at most `limit`, then ends the rest.

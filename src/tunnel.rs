@@ -37,8 +37,8 @@ impl Tunnels {
 
     /// Connects what the permit allows, and answers with a takeover that relays until the end.
     ///
-    /// `ended` is the session's signal. `held` is what the tunnel counts against (the session's
-    /// usage), given back when it is over. `relayed` is told of its bytes as they move and of its
+    /// `stop` ends it: its session ended, or a reload denies it. `held` is what the tunnel counts
+    /// against (the session's usage), given back when it is over. `relayed` is told of its bytes as they move and of its
     /// end, unless it never began.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Tunnels {
     pub async fn open(
         &self,
         permit: &Permit,
-        ended: CancellationToken,
+        stop: CancellationToken,
         held: impl Send + 'static,
         relayed: Arc<Relayed>,
     ) -> Result<Opened, dial::Error> {
@@ -56,7 +56,7 @@ impl Tunnels {
             backend,
             address,
             limits: self.limits(permit, address.port()),
-            stop: ended,
+            stop,
             held,
             relayed,
         };
@@ -250,7 +250,7 @@ mod tests {
         world.device.write_all(b"part of").await.unwrap();
         world.backend.read_exact(&mut [0; 7]).await.unwrap();
 
-        world.ended.cancel();
+        world.stop.cancel();
 
         let error = world.backend.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -387,7 +387,7 @@ mod tests {
     struct World {
         device: DuplexStream,
         backend: TcpStream,
-        ended: CancellationToken,
+        stop: CancellationToken,
         relayed: Arc<Relayed>,
         /// Fires when the session gets its slot back.
         over: CancellationToken,
@@ -398,12 +398,12 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let tunnels = tunnels(address);
-            let ended = CancellationToken::new();
+            let stop = CancellationToken::new();
             let (slot, over) = slot();
             let relayed = Arc::<Relayed>::default();
             let (device, near) = duplex(1 << 16);
             let permit = permit(address);
-            let opening = tunnels.open(&permit, ended.clone(), slot, Arc::clone(&relayed));
+            let opening = tunnels.open(&permit, stop.clone(), slot, Arc::clone(&relayed));
             let opened = opening.await.unwrap();
             let (backend, _) = listener.accept().await.unwrap();
             assert_eq!(opened.answer.response.status(), StatusCode::OK);
@@ -412,7 +412,7 @@ mod tests {
             Self {
                 device,
                 backend,
-                ended,
+                stop,
                 relayed,
                 over,
             }

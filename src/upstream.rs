@@ -86,7 +86,7 @@ pub struct Exchange<'a> {
 
 /// A node's answer.
 #[derive(Debug)]
-pub struct Forwarded {
+pub struct Answered {
     /// The answer.
     pub answer: Answer,
     /// Who gave it.
@@ -136,7 +136,7 @@ impl Upstream {
     /// # Errors
     ///
     /// When no node could answer.
-    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
+    pub async fn forward(&self, exchange: Exchange<'_>) -> Result<Answered, Error> {
         let stop = exchange.stop;
         let tries = pin!(self.tries(exchange));
         let Some(stop) = stop else {
@@ -148,7 +148,7 @@ impl Upstream {
         }
     }
 
-    async fn tries(&self, exchange: Exchange<'_>) -> Result<Forwarded, Error> {
+    async fn tries(&self, exchange: Exchange<'_>) -> Result<Answered, Error> {
         let (plan, mut load) = Plan::new(exchange).map_err(Error::Unforwardable)?;
         let mut tried = Vec::new();
         let mut failed: u32 = 0;
@@ -200,7 +200,7 @@ impl Upstream {
         load: &mut Load,
         reuse: bool,
         failed: u32,
-    ) -> Result<Forwarded, Box<Failure>> {
+    ) -> Result<Answered, Box<Failure>> {
         let shelf = self.kept.shelf(lease.node(), plan.pool);
         let login = head::carries_connection_login(&load.headers);
         let connection = self.connection(plan, &lease, &shelf, login, reuse).await;
@@ -220,7 +220,7 @@ impl Upstream {
                 Box::pin(self.over_http2(plan, lease, load, stream)).await?
             }
         };
-        Ok(Forwarded { answer, served })
+        Ok(Answered { answer, served })
     }
 
     async fn over_http1(
@@ -279,7 +279,7 @@ impl Upstream {
         })?;
         if let (Some(upgrade), Opened::Yes) = (plan.upgrade, opened) {
             let (stream, ahead) = connection.into_raw();
-            let relay = self.relay(plan, Raw { stream, ahead }, home.lease);
+            let relay = self.relay(plan, Raw::new(stream, ahead), home.lease);
             return Ok(upgrade.open(head.headers, relay));
         }
         // What was asked to become something else serves nobody else (R18).
@@ -486,6 +486,7 @@ impl<'a> Plan<'a> {
         };
         let mut headers = parts.headers;
         let trailers = head::wants_trailers(&headers);
+        // Only `TE` is left of them; but nothing of this kind may pass here, whoever cleaned before.
         headers::strip_hop_by_hop(&mut headers);
         headers.remove(HOST);
         if body.is_end_stream() {

@@ -229,7 +229,7 @@ impl Shared {
     }
 }
 
-/// A panic of hyper while it wrote leaves nothing half done here that could harm anyone else.
+/// A panic of h2 while it wrote leaves nothing half done here that could harm anyone else.
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -35,11 +35,6 @@ impl Socket {
         }
     }
 
-    /// The connection itself, for its addresses and options.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
-    }
-
     /// What was read, but not taken yet.
     pub fn ahead(&self) -> &[u8] {
         self.ahead.bytes()

@@ -6,10 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     gather::{Flusher, Gathering},
@@ -27,12 +24,6 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(tls: tokio_rustls::server::TlsStream<Socket>) -> Self {
         Self { tls }
-    }
-
-    /// The TCP connection below, for its addresses and options. Reading or writing there would
-    /// break TLS.
-    pub fn tcp(&self) -> &TcpStream {
-        self.tls.get_ref().0.tcp()
     }
 
     /// Splits it for HTTP/2: h2 gets the first half, and whoever polls its connection flushes with

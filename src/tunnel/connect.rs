@@ -1,6 +1,6 @@
 //! CONNECT: one TCP stream, from its 200 to its end.
 
-use std::{net::SocketAddr, slice, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::Response;
 use tokio::net::TcpStream;
@@ -46,9 +46,8 @@ impl<H: Send + 'static> Tunnel<H> {
             then: Some(Box::new(move |mut device: Stream| {
                 // All in this one future: passed on to others, each part would be kept twice.
                 Box::pin(async move {
-                    let stops = slice::from_ref(&stop);
-                    let counts = &relayed.counts;
-                    let end = relay(&mut device, &mut backend.stream, limits, stops, counts).await;
+                    let (stop, counts) = (Some(&stop), &relayed.counts);
+                    let end = relay(&mut device, &mut backend.stream, limits, stop, counts).await;
                     if let End::Broken(error) = &end {
                         debug!(%address, %error, "a tunnel broke");
                     }

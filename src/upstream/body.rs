@@ -22,6 +22,8 @@ pub(super) struct Receiving<S> {
     /// Runs while nothing comes.
     silence: Option<Pin<Box<Sleep>>>,
     silent: bool,
+    /// What was sent of the request when the silence began.
+    sent: u64,
     stop: Option<CancellationToken>,
     stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
@@ -32,6 +34,11 @@ pub(super) trait Source:
 {
     /// The answer was read to its end.
     fn finish(self);
+
+    /// Bytes of the request that went out: while they do, a node need not answer on.
+    fn sent(&self) -> u64 {
+        0
+    }
 }
 
 impl<S: Source> Receiving<S> {
@@ -46,6 +53,7 @@ impl<S: Source> Receiving<S> {
             limit,
             silence: None,
             silent: false,
+            sent: 0,
             stop: stop.cloned(),
             stopped: None,
         })
@@ -68,9 +76,11 @@ impl<S: Source> Receiving<S> {
             return Poll::Ready(Ended::Stopped);
         }
         let limit = self.limit;
+        let sent = self.source.as_ref().map_or(0, S::sent);
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if !self.silent {
+        if !self.silent || sent != self.sent {
             self.silent = true;
+            self.sent = sent;
             silence.as_mut().reset(Instant::now() + limit);
         }
         silence

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{EXPECT, HOST},
     request,
     uri::PathAndQuery,
@@ -11,7 +11,7 @@ use http::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Upstream,
+    Error, NO_HOST, Upstream, answer,
     http1::{self, Http1, Upload},
 };
 use crate::{
@@ -73,11 +73,8 @@ impl Upstream {
         headers::strip_hop_by_hop(&mut head.headers);
         // It serves this exchange alone: without a home it is closed at the end.
         let body = connection.body(whole, head.framing, upload, None, (idle, stop));
-        let mut response = Response::new(body);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers;
         Ok(Fetched {
-            answer: response.into(),
+            answer: answer(head.status, head.headers, body),
             address,
         })
     }
@@ -99,7 +96,8 @@ impl Origin {
             // A user's name and password in it are not the site's business.
             .filter(|authority| !authority.as_str().contains('@'))
             .and_then(|authority| HeaderValue::try_from(authority.as_str()).ok())
-            .ok_or("a host that is none")?;
+            .ok_or(NO_HOST)?;
+        // As for sites: nothing of this kind may pass here, whoever cleaned before.
         headers::strip_hop_by_hop(&mut parts.headers);
         parts.headers.remove(HOST);
         // The device is asked for its body by reading it; the site is not asked.

@@ -6,14 +6,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
-
-use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::Owner,
@@ -30,7 +29,7 @@ use crate::{
 pub(super) struct Kept {
     shelves: RwLock<HashMap<u64, Arc<Shelf>>>,
     idle: Duration,
-    draining: CancellationToken,
+    tasks: Tasks,
     /// Connections on all shelves that belong to an owner.
     owned: Arc<AtomicUsize>,
 }
@@ -42,7 +41,7 @@ impl Kept {
         let kept = Arc::new(Self {
             shelves: RwLock::default(),
             idle,
-            draining: tasks.draining().clone(),
+            tasks: tasks.clone(),
             owned: Arc::default(),
         });
         let (weak, pacer) = (Arc::downgrade(&kept), tasks.clone());
@@ -72,8 +71,7 @@ impl Kept {
                 limit: pool.config().kept_connections,
                 owned_limit: pool.config().max_requests,
                 idle: self.idle,
-                // Its own: asking it costs no lock that other nodes' requests want.
-                draining: self.draining.child_token(),
+                tasks: self.tasks.clone(),
                 owned: Arc::clone(&self.owned),
                 opening: tokio::sync::Mutex::new(()),
                 content: Mutex::default(),
@@ -98,10 +96,15 @@ impl Kept {
     }
 
     fn sweep(&self, now: Instant) {
-        self.shelves_mut().retain(|_, shelf| {
+        // Looking at many connections takes a while, and every request asks for its shelf.
+        let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<_> = shelves.values().map(Arc::clone).collect();
+        drop(shelves);
+        for shelf in all {
             shelf.sweep(now);
-            shelf.node.strong_count() > 0
-        });
+        }
+        self.shelves_mut()
+            .retain(|_, shelf| shelf.node.strong_count() > 0);
     }
 
     fn shelves_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<Shelf>>> {
@@ -116,7 +119,7 @@ pub(super) struct Shelf {
     limit: usize,
     owned_limit: usize,
     idle: Duration,
-    draining: CancellationToken,
+    tasks: Tasks,
     owned: Arc<AtomicUsize>,
     /// Held while a connection is made that others could share.
     pub(super) opening: tokio::sync::Mutex<()>,
@@ -181,7 +184,7 @@ impl Shelf {
         content.chose_http2 = Some(http2.is_some());
         if let Some(connection) = http2
             && content.http2.len() < self.limit
-            && !self.draining.is_cancelled()
+            && !self.tasks.is_draining()
         {
             content.http2.push(Arc::clone(connection));
         }
@@ -193,7 +196,7 @@ impl Shelf {
         let surplus = {
             let mut content = self.content();
             // The drain clears the shelves once: nothing may come after.
-            if self.draining.is_cancelled() || self.node.strong_count() == 0 {
+            if self.tasks.is_draining() || self.node.strong_count() == 0 {
                 return;
             }
             match connection.owner.clone() {
@@ -224,20 +227,32 @@ impl Shelf {
 
     /// Closes what was idle for too long, or was closed by the node: nothing else notices that.
     fn sweep(&self, now: Instant) {
-        let mut content = self.content();
         let old = |since: Instant| now.saturating_duration_since(since) >= self.idle;
-        let keep = |idle: &mut Idle| !old(idle.since) && idle.connection.is_quiet();
-        content.http1.retain_mut(keep);
+        // Connections are closed outside of the lock.
+        let mut gone = Vec::new();
+        let mut keep = |mut idle: Idle| {
+            if !old(idle.since) && idle.connection.is_quiet() {
+                return Some(idle);
+            }
+            gone.push(idle);
+            None
+        };
+        let mut content = self.content();
+        let shared = mem::take(&mut content.http1);
+        content.http1 = shared.into_iter().filter_map(&mut keep).collect();
         content.owned.retain(|_, of_owner| {
             let before = of_owner.len();
-            of_owner.retain_mut(keep);
-            let gone = before.saturating_sub(of_owner.len());
-            self.owned.fetch_sub(gone, Ordering::Relaxed);
+            let kept = mem::take(of_owner).into_iter().filter_map(&mut keep);
+            *of_owner = kept.collect();
+            let fewer = before.saturating_sub(of_owner.len());
+            self.owned.fetch_sub(fewer, Ordering::Relaxed);
             !of_owner.is_empty()
         });
         content.http2.retain(|connection| {
             !connection.is_closed() && !connection.idle_since().is_some_and(old)
         });
+        drop(content);
+        drop(gone);
     }
 
     fn pop_owned(&self, owner: &Owner, login: bool) -> Option<Idle> {

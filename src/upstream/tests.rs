@@ -15,7 +15,7 @@ use self::world::{
     Counter, World, all, answer, body, field, get, head, nobody, node, post, raw_device, read,
     secure, steady, until,
 };
-use super::{Error, Forwarded, Upgrade, body::Ended};
+use super::{Answered, Error, Upgrade, body::Ended};
 use crate::{
     balance,
     config::{CheckKind, Persistence, for_test},
@@ -46,7 +46,7 @@ async fn requests_at_once_have_a_connection_each_and_few_are_kept() {
     let answers = futures_util::future::join_all(requests).await;
     assert!(answers.iter().all(Result::is_ok));
     let second = futures_util::future::join_all((0..10).map(|_| world.forward(get("/")))).await;
-    let reused = |answer: &Result<Forwarded, Error>| answer.as_ref().unwrap().served.reused;
+    let reused = |answer: &Result<Answered, Error>| answer.as_ref().unwrap().served.reused;
     assert_eq!(second.iter().filter(|answer| reused(answer)).count(), 2);
 }
 

@@ -160,9 +160,11 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    async fn run(self, mut device: Stream) {
-        let (stop, counts) = (self.stop.as_slice(), &self.relayed.counts);
-        let end = relay::relay(&mut device, self.backend, self.limits, stop, counts).await;
+    async fn run(mut self, mut device: Stream) {
+        let (stop, counts) = (self.stop.as_ref(), &self.relayed.counts);
+        let backend = &mut self.backend;
+        let end = relay::relay(&mut device, backend, self.limits, stop, counts).await;
+        self.backend.is_complete = end.is_complete();
         self.relayed.ended(&end);
         debug!(node = %self.lease.node().name(), ?end, "websocket ended");
         if !end.is_complete() {
@@ -174,8 +176,30 @@ impl Relay {
 /// A node's connection that became raw, and what was read past the head.
 #[derive(Debug)]
 pub(super) struct Raw {
-    pub(super) stream: dial::Stream,
-    pub(super) ahead: Bytes,
+    stream: dial::Stream,
+    ahead: Bytes,
+    /// Both sides said all they had to say.
+    is_complete: bool,
+}
+
+impl Raw {
+    pub(super) fn new(stream: dial::Stream, ahead: Bytes) -> Self {
+        Self {
+            stream,
+            ahead,
+            is_complete: false,
+        }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            // A reset, so that the node does not take a part for the whole.
+            // When the option cannot be set, the connection is gone already.
+            let _gone = self.stream.tcp().set_zero_linger();
+        }
+    }
 }
 
 impl AsyncRead for Raw {

@@ -5,7 +5,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -26,7 +26,11 @@ use self::{
     upload::{Unread, drain},
 };
 use super::Handler;
-use crate::{config::Limits, shutdown::Tasks, tls};
+use crate::{
+    config::Limits,
+    shutdown::{Heard, Tasks},
+    tls,
+};
 
 mod answer;
 mod bell;
@@ -43,7 +47,6 @@ pub(super) async fn serve<H: Handler>(
     tasks: &Tasks,
     handler: Arc<H>,
 ) {
-    let tasks = tasks.of_connection();
     let (io, flusher) = stream.gathering();
     let clock = Clock::new(&limits);
     let mut handshake = builder(&limits).handshake(io);
@@ -57,6 +60,7 @@ pub(super) async fn serve<H: Handler>(
     let Some(Ok(Ok(mut h2))) = tasks.draining().run_until_cancelled(hello).await else {
         return;
     };
+    let mut drained = pin!(tasks.draining().clone().cancelled_owned());
     let bell = Bell::new();
     let mut connection = Connection {
         ping: h2.ping_pong(),
@@ -73,7 +77,7 @@ pub(super) async fn serve<H: Handler>(
         bell,
         yielded: false,
         clock,
-        drained: Box::pin(tasks.draining().clone().cancelled_owned()),
+        drained: tasks.hear_draining(drained.as_mut()),
         closing: false,
         resets: 0,
     };
@@ -98,7 +102,7 @@ fn builder(limits: &Limits) -> server::Builder {
 /// One stream at work.
 type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-struct Connection<H> {
+struct Connection<'a, H> {
     h2: server::Connection<tls::Gathering, Bytes>,
     flusher: tls::Flusher,
     ping: Option<PingPong>,
@@ -109,14 +113,14 @@ struct Connection<H> {
     waker: Waker,
     yielded: bool,
     clock: Clock,
-    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    drained: Heard<'a, WaitForCancellationFutureOwned>,
     /// A GOAWAY was sent, or will be.
     closing: bool,
     /// Streams that the device gave up, less those that ended well.
     resets: usize,
 }
 
-impl<H: Handler> Connection<H> {
+impl<H: Handler> Connection<'_, H> {
     /// Works until everything waits for something; ready at the connection's end.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.bell.work(context.waker());
@@ -165,7 +169,7 @@ impl<H: Handler> Connection<H> {
             }
         }
         self.poll_streams(context);
-        if !self.closing && self.drained.as_mut().poll(context).is_ready() {
+        if !self.closing && self.drained.poll(context).is_ready() {
             self.close();
         }
         while let Poll::Ready(due) = self.clock.poll(context, !self.streams.is_empty()) {
@@ -212,6 +216,7 @@ impl<H: Handler> Connection<H> {
             self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             self.closing = true;
             self.clock.quiet(true);
+            self.waker.wake_by_ref();
         }
     }
 
@@ -222,6 +227,8 @@ impl<H: Handler> Connection<H> {
         if self.streams.is_empty() {
             self.clock.quiet(true);
         }
+        // h2 wakes nobody for what it has to say now.
+        self.waker.wake_by_ref();
     }
 
     /// Whoever answers is heard: what the answer says does not matter.

@@ -25,7 +25,7 @@ use crate::{
     metrics::access_log::{Record, Relayed},
     permit::{Permit, Target},
     session::Session,
-    upstream::{self, Exchange, Forwarded, Upgrade},
+    upstream::{self, Answered, Exchange, Upgrade},
 };
 
 /// The requests of one connection.
@@ -151,8 +151,7 @@ impl Service {
         // Nobody learns which paths of a host lead to an app before logging in there.
         let asks = match &routed {
             Ok((app, _)) => Some(*app).filter(|app| app.authorization == Authorization::Gateway),
-            Err(Error::NoApp) => gateway.routes.guarded(host),
-            Err(_) => None,
+            Err(_) => gateway.routes.guarded(host),
         };
         let mut session = None;
         let mut set_cookie = None;
@@ -229,7 +228,7 @@ impl Service {
             stop: cut.as_ref().or(ended),
             relayed: relayed.clone(),
         });
-        let Forwarded { mut answer, served } = forwarded.await?;
+        let Answered { mut answer, served } = forwarded.await?;
         record.backend = Some(served.address);
         record.target = Some(Arc::clone(served.node.name()));
         if let (Some(stop), Some(relayed), true) = (cut, relayed, answer.then.is_some()) {

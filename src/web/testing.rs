@@ -50,16 +50,9 @@ pub(super) async fn start(handler: Arc<Echo>, limits: Limits, http2: bool) -> (D
     let (stream, device) = testing::pair(http2).await;
     let tasks = Tasks::new();
     let peer = testing::peer(http2);
-    let of_connection = tasks.clone();
+    let of_task = tasks.clone();
     drop(tasks.spawn(async move {
-        super::serve(
-            Box::new(stream),
-            peer,
-            Arc::new(limits),
-            &of_connection,
-            handler,
-        )
-        .await;
+        super::serve(Box::new(stream), peer, Arc::new(limits), &of_task, handler).await;
     }));
     (device, tasks)
 }

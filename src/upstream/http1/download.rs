@@ -152,6 +152,10 @@ impl http_body::Body for Download {
 }
 
 impl Source for Download {
+    fn sent(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.moved())
+    }
+
     fn finish(self) {
         // A node that answered before it had the whole request may not want to read the rest of
         // it: that would be its next request (R20).

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::super::{Error, Forwarded};
+use super::super::{Answered, Error};
 use super::world::{Counter, World, all, answer, body, get, head, node, post, read, until};
 use crate::{
     shutdown::Tasks,
@@ -35,7 +35,7 @@ async fn says(tasks: &Tasks, text: &str) -> World {
     World::new(&[address.await])
 }
 
-fn is_reused(forwarded: &Forwarded) -> bool {
+fn is_reused(forwarded: &Answered) -> bool {
     forwarded.served.reused
 }
 
@@ -379,6 +379,31 @@ async fn both_bodies_flow_at_once() {
         let got = all(answer.response).await.unwrap().to_bytes();
         assert!(got == bytes);
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_still_sent_to_is_not_silent() {
+    let tasks = Tasks::new();
+    let address = node(&tasks, |_, mut stream| async move {
+        head(&mut stream).await.unwrap();
+        let text = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(text).await.unwrap();
+        let mut request = [0; 8];
+        stream.read_exact(&mut request).await.unwrap();
+        stream.write_all(b"ok").await.unwrap();
+    });
+    let mut world = World::new(&[address.await]);
+    world.app.progress = Duration::from_millis(400);
+    // Longer than that in all, and never for so long without a byte.
+    let blocks = futures_util::stream::unfold(0, |sent| async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (sent < 8).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+    });
+    let request = Request::post("/")
+        .header("content-length", "8")
+        .body(Body::stream(StreamBody::new(Box::pin(blocks))));
+    let answer = world.send(request.unwrap()).await.unwrap();
+    assert_eq!(all(answer.response).await.unwrap().to_bytes(), "ok");
 }
 
 #[tokio::test]

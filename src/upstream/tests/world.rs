@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::super::{Error, Exchange, Forwarded, Upgrade, Upstream};
+use super::super::{Answered, Error, Exchange, Upgrade, Upstream};
 use crate::{
     balance,
     config::{self, Dns, Source, for_test},
@@ -124,7 +124,7 @@ impl World {
     }
 
     /// The same, and who answered.
-    pub(super) async fn forward(&self, request: Request<Body>) -> Result<Forwarded, Error> {
+    pub(super) async fn forward(&self, request: Request<Body>) -> Result<Answered, Error> {
         self.upstream.forward(self.exchange(request)).await
     }
 

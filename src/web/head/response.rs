@@ -17,8 +17,6 @@ use super::{Limits, Lines, decimal, fields, keep_alive, trim};
 pub struct Head {
     /// 100 to 999.
     pub status: StatusCode,
-    /// 1.0 or 1.1.
-    pub version: Version,
     /// The fields, in order within each name. At most one of `Content-Length` and
     /// `Transfer-Encoding` is there, once.
     pub headers: HeaderMap,
@@ -70,7 +68,6 @@ impl Head {
             keep_alive: plain && framed && keep_alive(&headers, version),
             framing: if empty { Framing::Length(0) } else { framing },
             status,
-            version,
             headers,
         })
     }

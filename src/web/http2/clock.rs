@@ -114,7 +114,7 @@ impl Clock {
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// From a GOAWAY to the end, when nothing is in hand.
-const GOOD_BYE: Duration = Duration::from_secs(3);
+pub(super) const GOOD_BYE: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

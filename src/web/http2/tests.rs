@@ -317,6 +317,20 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn a_device_with_nothing_in_hand_is_told_of_a_drain_at_once() {
+    let mut world = world(|_| ()).await;
+    let answer = world.client.send_request(get("/a")).await.unwrap();
+    text(answer).await;
+
+    // It says good-bye as soon as it is told; who is not told is cut off after this time.
+    let told = timeout(super::clock::GOOD_BYE, world.ended);
+    let tasks = world.tasks.clone();
+    let (told, drained) = tokio::join!(told, tasks.drain(LONG));
+    told.unwrap().unwrap();
+    assert!(drained);
+}
+
+#[tokio::test]
 async fn a_drain_finishes_what_is_in_hand() {
     let mut world = world(|_| ()).await;
     let (body, frames) = tokio::sync::mpsc::channel(1);

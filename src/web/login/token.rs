@@ -61,7 +61,7 @@ impl Login {
             .sessions
             .issue_device(identity.clone(), label, clock::now());
         // Afterwards: a kill ends sessions first, and then revokes the tokens that are there.
-        if session.ended().is_cancelled() {
+        if !session.is_live(clock::now()) {
             self.sessions.revoke_device(identity, &facts.id);
             return Err(Error::Required);
         }
